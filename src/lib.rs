@@ -1,0 +1,8 @@
+//! Strait: a cross-cluster gateway for Dapr. `ARCHITECTURE.md` has the map.
+#![cfg_attr(
+    not(test),
+    warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
+pub mod model;
+pub mod policy;

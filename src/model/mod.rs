@@ -1,0 +1,7 @@
+//! The words of the domain: names, apps, clients, what a source said, why a connection ended. Names nothing else.
+
+pub mod app;
+pub mod client;
+pub mod ending;
+pub mod name;
+pub mod snapshot;

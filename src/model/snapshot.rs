@@ -1,0 +1,316 @@
+//! What a source says, whole: never a change, always the state as that source knows it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::mem;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use memchr::{memchr, memchr_iter, memchr2};
+
+use super::name::{Name, NameError, NamePattern};
+
+/// Where something was written, for messages that send the reader there. Lines and columns count from 1.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The file as the operator named it.
+    pub file: Arc<Path>,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}:{}:{}", self.file.display(), self.line, self.column)
+    }
+}
+
+/// All routes that the configuration asks for: apps' exports under their names, plain routes, routes files.
+#[derive(Debug, Clone, Default)]
+pub struct Routes {
+    /// Routes with settings of their own.
+    pub routes: Vec<RouteSpec>,
+    /// Files with many plain routes.
+    pub files: Vec<Arc<RoutesFile>>,
+    /// What the `names` patterns can make, so that no wildcard may cover it.
+    pub reserved: Vec<ReservedName>,
+}
+
+/// One route: the names that lead to it, who may use it, where it goes.
+#[derive(Debug, Clone)]
+pub struct RouteSpec {
+    /// The metric label: `namespace/app`, or the name of a plain route.
+    pub label: Arc<str>,
+    /// Whether the route stands for an app; two apps may never share a name.
+    pub is_app: bool,
+    /// The names, each with the place that asks for it.
+    pub names: Vec<(NamePattern, Origin)>,
+    /// Who may use it.
+    pub allow: Allow,
+    /// Where it goes.
+    pub endpoints: Vec<EndpointSpec>,
+    /// The active check of its endpoints.
+    pub check: Option<Check>,
+    /// Whether endpoints get a PROXY v2 header in front of the client's bytes.
+    pub send_proxy: bool,
+}
+
+/// Who may use a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Allow {
+    /// A plain route without `allow`: whoever reaches the listener.
+    Open,
+    /// Whoever one of the rules admits.
+    Rules(Vec<AllowRule>),
+}
+
+/// One rule of an `allow` list. None of them proves identity: a network is where a connection comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AllowRule {
+    /// `any`
+    Any,
+    /// `{ network: CIDR }`
+    Network(IpNet),
+    /// `{ networksOf: CLUSTER }`, with that cluster's networks filled in.
+    NetworksOf(Arc<str>, Vec<IpNet>),
+}
+
+/// An endpoint as written: one address, or a DNS name that stands for all of its addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// Where.
+    pub at: EndpointAt,
+    /// Share of the load against endpoints of the same priority; at least 1.
+    pub weight: u16,
+    /// Lower goes first; a higher number is used only when no lower one can be.
+    pub priority: u8,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+/// An address, or a name to resolve.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum EndpointAt {
+    /// `10.0.0.7:50002`, `[fd00::7]:50002`
+    Address(SocketAddr),
+    /// `checkout-dapr.shop.svc.cluster.local:50002`
+    Host(Name, u16),
+}
+
+/// Why a text is no endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// No colon that a port could follow.
+    #[error("an endpoint needs a port: host:port")]
+    NoPort,
+    /// What follows the last colon is no port.
+    #[error("the port is a number from 1 to 65535")]
+    BadPort,
+    /// Colons outside brackets, or brackets around something else.
+    #[error("an IPv6 address stands in brackets: [2001:db8::7]:50002")]
+    Ipv6,
+    /// Digits and dots, but no IPv4 address.
+    #[error("the host is no IPv4 address, and a host name does not end in a number")]
+    Ipv4,
+    /// The host is no DNS name.
+    #[error(transparent)]
+    Host(NameError),
+}
+
+impl EndpointAt {
+    /// Reads `host:port`, `10.0.0.7:50002` or `[fd00::7]:50002`. An IPv4-mapped address becomes the IPv4 address, so that
+    /// one socket has one spelling.
+    pub fn parse(written: &str) -> Result<Self, EndpointError> {
+        let (host, port) = written.rsplit_once(':').ok_or(EndpointError::NoPort)?;
+        if host.starts_with('[') || host.contains(':') {
+            let address: SocketAddr = written.parse().map_err(|_| wrong_ipv6(host, port))?;
+            return match address.port() {
+                0 => Err(EndpointError::BadPort),
+                _ => Ok(Self::Address(canonical(address))),
+            };
+        }
+        let port = parse_port(port).ok_or(EndpointError::BadPort)?;
+        if let Ok(address) = host.parse::<Ipv4Addr>() {
+            return Ok(Self::Address((address, port).into()));
+        }
+        match Name::parse(host) {
+            Ok(name) => Ok(Self::Host(name, port)),
+            Err(NameError::IpLiteral) => Err(EndpointError::Ipv4),
+            Err(error) => Err(EndpointError::Host(error)),
+        }
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => (v4, address.port()).into(),
+        IpAddr::V6(_) => address,
+    }
+}
+
+/// Digits only: `str::parse` would let a plus sign in.
+fn parse_port(written: &str) -> Option<u16> {
+    let digits = written.bytes().all(|byte| byte.is_ascii_digit());
+    written.parse().ok().filter(|&port| digits && port != 0)
+}
+
+fn wrong_ipv6(host: &str, port: &str) -> EndpointError {
+    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_ipv6 = literal.is_some_and(|literal| literal.parse::<Ipv6Addr>().is_ok());
+    if is_ipv6 && parse_port(port).is_none() { EndpointError::BadPort } else { EndpointError::Ipv6 }
+}
+
+impl fmt::Display for EndpointAt {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(out, "{address}"),
+            Self::Host(name, port) => write!(out, "{name}:{port}"),
+        }
+    }
+}
+
+/// Active check of an endpoint: a TCP connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Check {
+    /// Time from the start of one check to the start of the next.
+    pub interval: Duration,
+    /// A check that takes longer has failed.
+    pub timeout: Duration,
+    /// Successes in a row that bring an endpoint up.
+    pub rise: u16,
+    /// Failures in a row that take it down.
+    pub fall: u16,
+}
+
+/// A name template of the `names` setting, such as `{app}.{namespace}.mesh.example`.
+#[derive(Debug, Clone)]
+pub struct ReservedName {
+    /// The template as written.
+    pub template: Arc<str>,
+    /// What stands behind the last placeholder, canonical and without a leading dot: `mesh.example`.
+    pub suffix: Name,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+/// A routes file: checked line by line, kept as its text, because a million parsed lines would weigh several times as much.
+#[derive(Debug)]
+pub struct RoutesFile {
+    /// The file as the operator named it.
+    pub path: Arc<Path>,
+    /// Its whole text, UTF-8 checked.
+    pub text: Box<str>,
+    /// Number of lines that hold a route.
+    pub routes: usize,
+}
+
+/// One line of a routes file that holds a route. Its endpoints are text still: [`EndpointAt::parse`] reads each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteLine<'a> {
+    /// Line number, from 1.
+    pub number: u32,
+    /// `name` or `*.suffix`, as written.
+    pub name: &'a str,
+    /// What follows the name: endpoints with white space between them, none at its ends.
+    pub endpoints: &'a str,
+}
+
+impl RoutesFile {
+    /// The lines that hold a route, in order. Blank lines and `#` comments are left out.
+    pub fn lines(&self) -> impl Iterator<Item = RouteLine<'_>> {
+        split_lines(&self.text)
+    }
+}
+
+/// Splits the text of a routes file. Nothing is checked: a line without endpoints has empty `endpoints`.
+pub fn split_lines(text: &str) -> impl Iterator<Item = RouteLine<'_>> {
+    let ends = memchr_iter(b'\n', text.as_bytes()).chain([text.len()]);
+    let (mut next, mut comment) = (0, comment_from(text, 0));
+    ends.zip(1..).filter_map(move |(end, number)| {
+        let start = mem::replace(&mut next, end + 1);
+        // Looked for once, not in every line: most files have few.
+        if comment < start {
+            comment = comment_from(text, start);
+        }
+        let line = text.get(start..end.min(comment))?.trim_ascii();
+        let name = memchr2(b' ', b'\t', line.as_bytes()).unwrap_or(line.len());
+        let (name, endpoints) = line.split_at_checked(name)?;
+        let endpoints = endpoints.trim_ascii_start();
+        (!name.is_empty()).then_some(RouteLine { number, name, endpoints })
+    })
+}
+
+/// Where the next comment begins, or the text ends.
+fn comment_from(text: &str, start: usize) -> usize {
+    let rest = text.as_bytes().get(start..).unwrap_or_default();
+    memchr(b'#', rest).map_or(text.len(), |at| start + at)
+}
+
+/// Addresses that DNS names stand for. A name that is absent has not been answered yet; an empty list is an answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Addresses(pub HashMap<Name, Vec<IpAddr>>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(written: &str) -> Result<String, EndpointError> {
+        EndpointAt::parse(written).map(|endpoint| endpoint.to_string())
+    }
+
+    #[test]
+    fn one_socket_has_one_spelling() {
+        for (written, canonical) in [
+            ("10.0.0.7:50002", "10.0.0.7:50002"),
+            ("[fd00:0::7]:50002", "[fd00::7]:50002"),
+            ("[::ffff:10.0.0.7]:50002", "10.0.0.7:50002"),
+            ("Checkout.Shop.svc.:050002", "checkout.shop.svc:50002"),
+        ] {
+            assert_eq!(endpoint(written).unwrap(), canonical, "{written}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_can_dial_is_no_endpoint() {
+        for (written, error) in [
+            ("checkout", EndpointError::NoPort),
+            ("checkout:", EndpointError::BadPort),
+            ("checkout:0", EndpointError::BadPort),
+            ("checkout:+80", EndpointError::BadPort),
+            ("checkout:65536", EndpointError::BadPort),
+            ("10.0.0.7:0", EndpointError::BadPort),
+            ("[fd00::7]:0", EndpointError::BadPort),
+            ("[fd00::7]:x", EndpointError::BadPort),
+            ("[fd00::7]", EndpointError::Ipv6),
+            ("fd00::7:80", EndpointError::Ipv6),
+            ("[10.0.0.7]:80", EndpointError::Ipv6),
+            ("10.0.0:80", EndpointError::Ipv4),
+            ("10.0.0.256:80", EndpointError::Ipv4),
+            (":80", EndpointError::Host(NameError::Empty)),
+            ("a b:80", EndpointError::Host(NameError::BadByte(b' '))),
+        ] {
+            assert_eq!(endpoint(written), Err(error), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_routes_file_is_split_into_names_and_endpoints() {
+        let text =
+            "# head\n\na.example 10.0.0.1:1\t10.0.0.2:1  # both\r\n  *.b\t \t[::1]:1 \nalone\n#x";
+        let file = RoutesFile { path: Path::new("names.map").into(), text: text.into(), routes: 3 };
+        let line = |number, name, endpoints| RouteLine { number, name, endpoints };
+        assert_eq!(
+            file.lines().collect::<Vec<_>>(),
+            [
+                line(3, "a.example", "10.0.0.1:1\t10.0.0.2:1"),
+                line(4, "*.b", "[::1]:1"),
+                line(5, "alone", "")
+            ]
+        );
+    }
+}
