@@ -4,5 +4,6 @@
     warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+pub mod config;
 pub mod model;
 pub mod policy;

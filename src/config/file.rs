@@ -1,0 +1,278 @@
+//! What may stand in a configuration file, as it is written. The JSON Schema is made from these types, their comments included.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::spot::{Spot, TextOr};
+
+/// A setting that may be left out.
+pub(super) type Setting<T> = Option<Spot<T>>;
+/// A list that may be left out.
+pub(super) type List<T> = Setting<Vec<Spot<T>>>;
+
+/// Configuration of Strait.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(title = "Strait")]
+pub(super) struct File {
+    /// The name of this cluster. Must be there, in one file of a directory.
+    pub(super) cluster: Setting<String>,
+    /// Where connections come in.
+    pub(super) listeners: Setting<Listeners>,
+    /// Who answers for the host names of endpoints.
+    pub(super) resolver: Setting<Resolver>,
+    /// The names of every exported app: templates with `{app}` and `{namespace}`.
+    pub(super) names: List<String>,
+    /// The other clusters, by name.
+    pub(super) clusters: Setting<BTreeMap<String, Spot<Cluster>>>,
+    /// The apps of this cluster.
+    pub(super) apps: List<LocalApp>,
+    /// The apps that others may call.
+    pub(super) exports: List<Export>,
+    /// Routes to what is no app.
+    pub(super) routes: List<Route>,
+    /// Files with many routes, one a line: `name-or-*.suffix endpoint…`. These routes are open.
+    pub(super) routes_files: List<String>,
+    /// What is logged.
+    pub(super) log: Setting<Log>,
+    /// Limits of connections.
+    pub(super) limits: Setting<Limits>,
+    /// What is measured.
+    pub(super) metrics: Setting<Metrics>,
+}
+
+/// Where connections come in.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Listeners {
+    /// Listeners where the server name of the TLS hello decides; by default one at `[::]:8443`.
+    pub(super) ingress: List<Ingress>,
+    /// `/metrics`, `/healthz` and `/readyz` for scrapes and probes from outside; by default nowhere.
+    pub(super) metrics: Setting<MetricsListener>,
+    /// The admin API.
+    pub(super) admin: Setting<AdminListener>,
+}
+
+/// One ingress listener.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Ingress {
+    /// Address and port; `[::]` takes IPv4 and IPv6.
+    #[schemars(required)]
+    pub(super) address: Setting<String>,
+    /// Demands a PROXY protocol header.
+    pub(super) proxy_protocol: Setting<ProxyProtocol>,
+}
+
+/// Who sends a PROXY protocol header.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ProxyProtocol {
+    /// Networks whose connections must begin with a header, version 1 or 2; from others none is accepted.
+    #[schemars(required)]
+    pub(super) from: List<String>,
+}
+
+/// The listener for scrapes and probes.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct MetricsListener {
+    /// Address and port.
+    #[schemars(required)]
+    pub(super) address: Setting<String>,
+}
+
+/// The listener of the admin API.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct AdminListener {
+    /// Address and port, or `unix:/path`; by default `127.0.0.1:9901`.
+    #[schemars(required)]
+    pub(super) address: Setting<String>,
+}
+
+/// Who answers for host names.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Resolver {
+    /// DNS servers, with port 53 unless they name one; by default those of the system.
+    pub(super) servers: List<String>,
+    /// Whether names may stand for loopback, link-local, metadata and unspecified addresses. Off by default: whoever can write
+    /// a name's zone could otherwise lead callers to what only this machine should reach.
+    pub(super) allow_local_addresses: Setting<bool>,
+}
+
+/// Another cluster.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Cluster {
+    /// The networks that its connections come from.
+    pub(super) networks: List<String>,
+}
+
+/// An app of this cluster.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct LocalApp {
+    /// `namespace/app`.
+    #[schemars(required)]
+    pub(super) app: Setting<String>,
+    /// Where its sidecars listen. Two apps with one endpoint are worth a warning: a sidecar serves one app.
+    #[schemars(required)]
+    pub(super) endpoints: List<TextOr<Endpoint>>,
+    /// An active check of the endpoints; by default failed connects alone count.
+    pub(super) check: Setting<Check>,
+}
+
+/// An endpoint with more than its address.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Endpoint {
+    /// `host:port` or `ip:port`; a host stands for all its addresses.
+    #[schemars(required)]
+    pub(super) address: Setting<String>,
+    /// Share of the load within the priority, 1 to 65535; by default 1.
+    #[schemars(with = "Option<u16>", range(min = 1))]
+    pub(super) weight: Setting<String>,
+    /// 0 to 255; a higher number is used only when no lower one can be. By default 0.
+    #[schemars(with = "Option<u8>")]
+    pub(super) priority: Setting<String>,
+}
+
+/// An active check: a TCP connect.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Check {
+    /// What a check does.
+    pub(super) kind: Setting<CheckKind>,
+    /// From the start of one check to the start of the next; by default `2s`.
+    pub(super) interval: Setting<String>,
+    /// A check that takes longer has failed; by default `1s`, or the interval if that is shorter.
+    pub(super) timeout: Setting<String>,
+    /// Successes in a row that bring an endpoint up; by default 2.
+    #[schemars(with = "Option<u16>", range(min = 1))]
+    pub(super) rise: Setting<String>,
+    /// Failures in a row that take an endpoint down; by default 3.
+    #[schemars(with = "Option<u16>", range(min = 1))]
+    pub(super) fall: Setting<String>,
+}
+
+/// What a check does.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum CheckKind {
+    /// Connects, and closes again.
+    Tcp,
+}
+
+/// An app that others may call.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Export {
+    /// `namespace/app`, one of `apps`.
+    #[schemars(required)]
+    pub(super) app: Setting<String>,
+    /// Its name, instead of those that `names` makes.
+    pub(super) name: Setting<String>,
+    /// Who may call it.
+    #[schemars(required)]
+    pub(super) allow: Setting<Allow>,
+}
+
+/// `any`, or a list of rules of which one must hold.
+pub(super) type Allow = TextOr<Vec<Spot<Rule>>>;
+/// `any`, or a rule.
+pub(super) type Rule = TextOr<RuleKeys>;
+
+/// A rule: exactly one key.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RuleKeys {
+    /// Connections from this network.
+    pub(super) network: Setting<String>,
+    /// Connections from the networks of this cluster of `clusters`.
+    pub(super) networks_of: Setting<String>,
+}
+
+/// A route to what is no app.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Route {
+    /// A name, or `*.suffix` for every name below one.
+    #[schemars(required)]
+    pub(super) name: Setting<String>,
+    /// Where it goes.
+    #[schemars(required)]
+    pub(super) endpoints: List<TextOr<Endpoint>>,
+    /// Who may use it; by default everybody.
+    pub(super) allow: Setting<Allow>,
+    /// An active check of the endpoints; by default failed connects alone count.
+    pub(super) check: Setting<Check>,
+    /// Puts a PROXY protocol header in front of the client's bytes; by default none.
+    pub(super) send_proxy: Setting<SendProxy>,
+}
+
+/// Version of a PROXY protocol header.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum SendProxy {
+    /// Version 2, with the server name and a unique id.
+    V2,
+}
+
+/// What is logged.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Log {
+    /// Which connections get a line; by default all.
+    pub(super) connections: Setting<Connections>,
+}
+
+/// Which connections are logged.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Connections {
+    /// Every one.
+    All,
+    /// Those that were refused.
+    Refusals,
+    /// No one.
+    None,
+}
+
+/// Limits of connections.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Limits {
+    /// From accept to the last byte of the hello; by default `5s`.
+    pub(super) hello_timeout: Setting<String>,
+    /// Raw bytes of a hello, record headers included; by default `64KiB`.
+    #[schemars(with = "Option<TextOr<u32>>")]
+    pub(super) hello_bytes: Setting<String>,
+    /// One connect to one endpoint; by default `1s`.
+    pub(super) connect_timeout: Setting<String>,
+    /// All connects of one connection; by default `3s`.
+    pub(super) connect_total: Setting<String>,
+    /// A connection without a byte for so long is closed; by default `1h`, at least `15s`.
+    pub(super) idle_timeout: Setting<String>,
+    /// From the signal to stop to the end of accepting; by default `0s`.
+    #[schemars(with = "Option<TextOr<u32>>")]
+    pub(super) drain_delay: Setting<String>,
+    /// From the end of accepting to the end of every connection; by default `25s`.
+    #[schemars(with = "Option<TextOr<u32>>")]
+    pub(super) drain_timeout: Setting<String>,
+    /// Connections in all; by default 100000, and 0 is no limit.
+    #[schemars(with = "Option<u64>")]
+    pub(super) connections: Setting<String>,
+}
+
+/// What is measured.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Metrics {
+    /// Most values of the label `route`; what comes after is `other`. By default 1000.
+    #[schemars(with = "Option<u64>")]
+    pub(super) routes: Setting<String>,
+}

@@ -1,0 +1,151 @@
+//! Configuration: from YAML to values that can run as they are.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::model::snapshot::Routes;
+
+mod decode;
+mod disk;
+mod file;
+mod load;
+mod merge;
+mod names;
+pub mod problem;
+mod resolve;
+mod routes_file;
+mod spot;
+mod suggest;
+mod tree;
+mod units;
+mod yaml;
+
+pub(crate) use disk::directories;
+pub use load::{Loaded, Reading, fingerprint, load, parse_routes_text, parse_text, read};
+pub use problem::Problem;
+
+/// The JSON Schema of a configuration file, for editors: `config/strait.schema.json`.
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(file::File)
+}
+
+/// A whole configuration that is valid.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This cluster's name.
+    pub cluster: Arc<str>,
+    /// Where connections come in.
+    pub listeners: Listeners,
+    /// What applies to connections.
+    pub settings: Arc<Settings>,
+    /// How DNS names of endpoints are resolved.
+    pub resolver: Resolver,
+    /// What the gateway routes.
+    pub routes: Arc<Routes>,
+}
+
+/// How DNS names of endpoints are resolved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resolver {
+    /// The servers to ask, in this order; empty for the system's (`/etc/resolv.conf`).
+    pub servers: Vec<SocketAddr>,
+    /// Whether names may stand for loopback, link-local, metadata and unspecified addresses.
+    pub allow_local_addresses: bool,
+}
+
+/// Where connections come in.
+#[derive(Debug, Clone)]
+pub struct Listeners {
+    /// Where a hello's name decides.
+    pub ingress: Vec<Ingress>,
+    /// `/metrics`, `/healthz` and `/readyz` for scrapes and probes from outside.
+    pub metrics: Option<SocketAddr>,
+    /// The admin API.
+    pub admin: AdminAddress,
+}
+
+/// One ingress listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ingress {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Networks that send, and then must send, a PROXY header. Empty: nobody may.
+    pub proxy_from: Vec<IpNet>,
+}
+
+/// Where the admin API listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// `127.0.0.1:9901`
+    Tcp(SocketAddr),
+    /// `unix:/run/strait/admin.sock`
+    Unix(PathBuf),
+}
+
+/// What applies to every connection; replaced as a whole, never edited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Limits of connections.
+    pub limits: Limits,
+    /// Which connections are logged.
+    pub log: ConnectionLog,
+    /// Most values of the metric label `route`; what comes after is `other`.
+    pub metrics_routes: usize,
+}
+
+/// Limits of connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From accept to the hello's last byte.
+    pub hello_timeout: Duration,
+    /// Raw bytes of a hello, record headers included.
+    pub hello_bytes: usize,
+    /// One connect to one endpoint.
+    pub connect_timeout: Duration,
+    /// All connects of one connection.
+    pub connect_total: Duration,
+    /// No byte in either direction.
+    pub idle_timeout: Duration,
+    /// From the stop signal, unready, to the end of accepting.
+    pub drain_delay: Duration,
+    /// From the end of accepting to the end of every connection.
+    pub drain_timeout: Duration,
+    /// Connections in all; 0 is no limit.
+    pub connections: usize,
+}
+
+/// Which connections are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionLog {
+    /// Every connection.
+    All,
+    /// Refused ones.
+    Refusals,
+    /// None.
+    None,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            hello_timeout: Duration::from_secs(5),
+            hello_bytes: 64 * 1024,
+            connect_timeout: Duration::from_secs(1),
+            connect_total: Duration::from_secs(3),
+            idle_timeout: Duration::from_hours(1),
+            drain_delay: Duration::ZERO,
+            drain_timeout: Duration::from_secs(25),
+            connections: 100_000,
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { limits: Limits::default(), log: ConnectionLog::All, metrics_routes: 1000 }
+    }
+}

@@ -1,0 +1,162 @@
+//! From what was written to what can run: every value is parsed once, here, and is valid from then on.
+#![expect(
+    clippy::ref_option,
+    reason = "the parts take settings as they stand in the written types"
+)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::model::snapshot::{ReservedName, RouteSpec};
+
+use super::disk::folder;
+use super::file::{File, List, Setting};
+use super::problem::{Problem, Problems, Wrong};
+use super::spot::Spot;
+use super::tree::{NodeId, Tree};
+use super::{Listeners, Settings};
+
+mod apps;
+mod listeners;
+mod routes;
+mod settings;
+
+/// All that a configuration says. Where an error was noted, a default stands, or nothing.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub(super) cluster: Option<Arc<str>>,
+    pub(super) listeners: Listeners,
+    pub(super) settings: Settings,
+    pub(super) resolver: super::Resolver,
+    pub(super) routes: Vec<RouteSpec>,
+    pub(super) reserved: Vec<ReservedName>,
+    pub(super) routes_files: Vec<NamedFile>,
+}
+
+/// A routes file, and the problem to report when it cannot be read: at the place that names it.
+#[derive(Debug)]
+pub(super) struct NamedFile {
+    pub(super) path: PathBuf,
+    pub(super) problem: Problem,
+}
+
+/// Resolves a whole configuration; what is wrong is noted.
+pub(super) fn resolve(tree: &Tree, root: NodeId, file: &File, problems: &mut Problems) -> Resolved {
+    let mut resolver = Resolver { tree, problems };
+    let (reserved, templates) = resolver.templates(&file.names);
+    let clusters = resolver.clusters(&file.clusters);
+    let apps = resolver.apps(&file.apps);
+    let mut routes = resolver.exports(&file.exports, &apps, templates.as_deref(), &clusters);
+    routes.extend(resolver.routes(&file.routes, &clusters));
+    Resolved {
+        cluster: resolver.cluster(&file.cluster, root),
+        listeners: resolver.listeners(file.listeners.as_ref()),
+        settings: resolver.settings(file),
+        resolver: resolver.resolver(&file.resolver),
+        routes,
+        reserved,
+        routes_files: resolver.routes_files(&file.routes_files),
+    }
+}
+
+/// What every part needs: the tree for places, the problems for mistakes.
+struct Resolver<'a> {
+    tree: &'a Tree,
+    problems: &'a mut Problems,
+}
+
+impl Resolver<'_> {
+    fn wrong(&mut self, node: NodeId, wrong: Wrong) {
+        let tree = self.tree;
+        self.problems.error(|| tree.problem(node, wrong));
+    }
+
+    fn doubtful(&mut self, node: NodeId, wrong: Wrong) {
+        let tree = self.tree;
+        self.problems.warning(|| tree.problem(node, wrong));
+    }
+
+    /// Parses a setting. `None` when it is not there or wrong; then that has been noted.
+    fn parse<T>(
+        &mut self,
+        setting: &Setting<String>,
+        parse: impl FnOnce(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        setting.as_ref().and_then(|spot| self.parse_spot(spot, parse))
+    }
+
+    fn parse_spot<T>(
+        &mut self,
+        spot: &Spot<String>,
+        parse: impl FnOnce(&str) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        match parse(spot.value.as_deref()?) {
+            Ok(value) => Some(value),
+            Err(wrong) => {
+                self.wrong(spot.node, wrong);
+                None
+            }
+        }
+    }
+
+    /// A setting that must be there; `None` when it is not, which is noted.
+    fn required<'s, T>(
+        &mut self,
+        setting: &'s Setting<T>,
+        owner: NodeId,
+        key: &str,
+        fix: &str,
+    ) -> Option<&'s Spot<T>> {
+        if setting.is_none() {
+            self.wrong(owner, Wrong::new(format!("`{key}` is missing"), fix));
+        }
+        setting.as_ref()
+    }
+
+    fn cluster(&mut self, written: &Setting<String>, root: NodeId) -> Option<Arc<str>> {
+        let fix = "add `cluster: NAME`, a short name for this cluster such as `west`";
+        let spot = self.required(written, root, "cluster", fix)?;
+        self.parse_spot(spot, cluster_name)
+    }
+
+    fn routes_files(&mut self, written: &List<String>) -> Vec<NamedFile> {
+        let mut files: Vec<NamedFile> = Vec::new();
+        for spot in items(written) {
+            let Some(name) = &spot.value else { continue };
+            let folder = self.tree.file_of(spot.node).map(|file| folder(file)).unwrap_or_default();
+            let path = if folder.as_os_str() == "." { name.into() } else { folder.join(name) };
+            if files.iter().any(|file| file.path == path) {
+                self.wrong(
+                    spot.node,
+                    Wrong::new("this file is named twice", "remove one of the two"),
+                );
+                continue;
+            }
+            let open = Wrong::new(
+                "every route of this file is open to whoever reaches a listener",
+                "that is how routes files are; a route that needs `allow` belongs under `routes`",
+            );
+            self.doubtful(spot.node, open);
+            let missing = Wrong::new(
+                "",
+                "check the path: a relative one counts from the folder of this file",
+            );
+            files.push(NamedFile { path, problem: self.tree.problem(spot.node, missing) });
+        }
+        files
+    }
+}
+
+fn cluster_name(written: &str) -> Result<Arc<str>, Wrong> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if written.is_empty() || written.len() > 63 || !written.bytes().all(plain) {
+        let fix = "use up to 63 letters, digits, hyphens, underscores and dots";
+        return Err(Wrong::new(format!("{written:?} is no name for a cluster"), fix));
+    }
+    Ok(written.into())
+}
+
+/// The items of a list that may be missing, or may have been no list.
+fn items<T>(list: &List<T>) -> &[Spot<T>] {
+    list.as_ref().and_then(|spot| spot.value.as_deref()).unwrap_or_default()
+}
