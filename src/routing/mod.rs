@@ -1,0 +1,13 @@
+//! Where a name leads: the table that the control side builds and the data side reads. Pure, but for [`live`].
+
+pub mod balance;
+pub mod build;
+pub mod endpoint;
+pub mod explain;
+mod index;
+pub mod live;
+mod names;
+mod own;
+mod resolve;
+pub mod table;
+mod template;

@@ -1,0 +1,84 @@
+//! From endpoints as written to what may be dialled.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::model::snapshot::{Addresses, Check, EndpointAt};
+
+use super::endpoint::Endpoints;
+use super::own::OwnAddresses;
+use super::table::{Absence, Candidate};
+
+/// What endpoints are resolved with, during one build.
+pub(super) struct Resolver<'a> {
+    pub(super) addresses: &'a Addresses,
+    pub(super) endpoints: &'a mut Endpoints,
+    pub(super) own: OwnAddresses<'a>,
+}
+
+/// What may be dialled, ordered by priority, and what may not.
+type Resolved = (Box<[Candidate]>, Box<[(Box<str>, Absence)]>);
+
+impl Resolver<'_> {
+    /// Resolves the endpoints of one route, each with its weight and priority. Every address of a name has the name's.
+    pub(super) fn resolve<'w>(
+        &mut self,
+        check: Option<Check>,
+        written: impl Iterator<Item = (&'w EndpointAt, u16, u8)>,
+    ) -> Resolved {
+        let (mut candidates, mut absent) = (Vec::new(), Vec::new());
+        for (at, weight, priority) in written {
+            let addresses = self.socket_addresses(at).unwrap_or_else(|absence| {
+                absent.push((at.to_string().into(), absence));
+                Vec::new()
+            });
+            for address in addresses {
+                if self.own.contain(address) {
+                    absent.push((own_listener(at, address).into(), Absence::OwnListener));
+                } else {
+                    let endpoint = self.endpoints.intern(address, check);
+                    candidates.push(Candidate { endpoint, weight, priority });
+                }
+            }
+        }
+        candidates.sort_by_key(|candidate| candidate.priority);
+        keep_first_of_each_address(&mut candidates);
+        (candidates.into(), absent.into())
+    }
+
+    /// The addresses of an endpoint. Those of a name are sorted: servers rotate their answers, which must change nothing.
+    fn socket_addresses(&self, at: &EndpointAt) -> Result<Vec<SocketAddr>, Absence> {
+        let (name, port) = match at {
+            EndpointAt::Address(address) => return Ok(vec![canonical(*address)]),
+            EndpointAt::Host(name, port) => (name, *port),
+        };
+        let answer = self.addresses.0.get(name).ok_or(Absence::Unresolved)?;
+        let mut found: Vec<SocketAddr> =
+            answer.iter().map(|address| (address.to_canonical(), port).into()).collect();
+        found.sort_unstable();
+        if found.is_empty() { Err(Absence::NoAddress) } else { Ok(found) }
+    }
+}
+
+/// An IPv4-mapped address is the IPv4 address; an IPv6 address keeps its scope.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(v4) => (v4, address.port()).into(),
+        IpAddr::V6(_) => address,
+    }
+}
+
+fn own_listener(at: &EndpointAt, address: SocketAddr) -> String {
+    match at {
+        EndpointAt::Address(_) => address.to_string(),
+        EndpointAt::Host(..) => format!("{at} ({address})"),
+    }
+}
+
+/// An address that two endpoints stand for is tried once, with the lower of its priorities.
+fn keep_first_of_each_address(candidates: &mut Vec<Candidate>) {
+    if candidates.len() > 1 {
+        let mut seen = HashSet::with_capacity(candidates.len());
+        candidates.retain(|candidate| seen.insert(candidate.endpoint.address));
+    }
+}
