@@ -8,3 +8,4 @@ pub mod config;
 pub mod model;
 pub mod policy;
 pub mod routing;
+pub mod telemetry;

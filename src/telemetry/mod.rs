@@ -1,0 +1,8 @@
+//! What the gateway says of itself: logs in [`logging`], numbers in [`metrics`].
+
+pub mod logging;
+pub mod metrics;
+pub mod observed;
+mod process;
+pub mod refusals;
+mod series;
