@@ -7,5 +7,6 @@
 pub mod config;
 pub mod model;
 pub mod policy;
+pub mod proxy;
 pub mod routing;
 pub mod telemetry;

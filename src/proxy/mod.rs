@@ -1,0 +1,4 @@
+//! The data path.
+
+pub mod hello;
+pub mod proxy_protocol;
