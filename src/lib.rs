@@ -8,5 +8,8 @@ pub mod config;
 pub mod model;
 pub mod policy;
 pub mod proxy;
+pub mod reactor;
 pub mod routing;
+pub mod shutdown;
+pub mod socket;
 pub mod telemetry;

@@ -1,4 +1,62 @@
-//! The data path.
+//! The data path: accept → hello → route → policy → dial → relay → record. `connection` tells it; [`Proxy`] runs it.
 
+use std::sync::Arc;
+
+use crate::config::Settings;
+use crate::routing::live::Live;
+use crate::shutdown::Shutdown;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::refusals::Refusals;
+
+mod buffer;
+mod connection;
+mod core;
+mod dial;
+mod engine;
 pub mod hello;
+mod id;
+mod incoming;
+mod listener;
+mod places;
 pub mod proxy_protocol;
+mod record;
+mod refuse;
+mod relay;
+#[cfg(test)]
+mod tests;
+
+pub use self::core::{ApplyError, Prepared, Proxy};
+
+/// What all connections of one gateway share.
+#[derive(Debug)]
+pub struct Shared {
+    /// What is in force.
+    pub live: Arc<Live<Settings>>,
+    /// Where everything is counted.
+    pub metrics: Arc<Metrics>,
+    /// Where refusals are kept for a while.
+    pub refusals: Arc<Refusals>,
+    shutdown: Shutdown,
+    ids: id::Ids,
+    /// `limits.connections`
+    open: places::Places,
+    /// Refused connections that are listened to until they stop.
+    discarding: places::Places,
+    dialling: dial::Dialling,
+}
+
+impl Shared {
+    /// For one [`Proxy`].
+    pub fn new(live: Arc<Live<Settings>>, metrics: Arc<Metrics>, refusals: Arc<Refusals>) -> Self {
+        Self {
+            live,
+            metrics,
+            refusals,
+            shutdown: Shutdown::new(),
+            ids: id::Ids::new(),
+            open: places::Places::default(),
+            discarding: places::Places::default(),
+            dialling: dial::Dialling::default(),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The life of a connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prometheus::IntCounter;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::config::{Limits, Settings};
+use crate::model::client::Client;
+use crate::model::ending::Ending;
+use crate::model::name::CanonicalName;
+use crate::reactor::Socket;
+use crate::routing::table::Route;
+use crate::socket;
+
+use super::Shared;
+use super::core::Core;
+use super::dial::{self, Dial, Dialled};
+use super::engine::{self, Carried};
+use super::id::ConnectionId;
+use super::incoming::Incoming;
+use super::listener::Listening;
+use super::places::Place;
+use super::proxy_protocol::{self, Addresses};
+use super::record::Record;
+use super::refuse::{self, Refused};
+use super::relay::{End, Relay, Terms};
+
+/// A PROXY header comes in the first segment, or in that segment's retransmission: the protocol's specification (§2) asks
+/// receivers to wait at least 3 s for that.
+const PROXY_HEADER_TIME: Duration = Duration::from_secs(3);
+
+/// A connection as it is accepted.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) socket: Socket,
+    pub(super) peer: SocketAddr,
+    pub(super) at: Instant,
+    /// What applies until the name is known; then what the table was published with does.
+    pub(super) settings: Arc<Settings>,
+    /// It is open until this is dropped.
+    pub(super) open: TaskTrackerToken,
+}
+
+/// A connection whose endpoint is connected.
+struct Joined {
+    endpoint: Dialled,
+    /// What the endpoint gets first: our own header and what the client has sent.
+    preface: Bytes,
+    header: usize,
+    counters: (IntCounter, IntCounter),
+    idle: Duration,
+    dial: Dial,
+    place: Place,
+}
+
+/// Serves one connection to its end.
+pub(super) async fn serve(core: Arc<Core>, listening: Arc<Listening>, accepted: Accepted) {
+    let shared = &*core.shared;
+    let Accepted { socket, peer, at, settings, open } = accepted;
+    let (told, heard) = (Arc::clone(&core.shared), Arc::clone(&listening));
+    let mut record = Record::new(told, heard, peer, at, &settings);
+    let mut incoming = Incoming::new(socket, peer);
+    // On the heap, so that a relayed connection, which may be idle for hours, does not keep the room of a parser and a dial.
+    let join = Box::pin(join(shared, &listening, &mut incoming, &settings.limits, at, &mut record));
+    let joined = tokio::select! {
+        biased;
+        joined = join => joined,
+        () = core.cut.cancelled() => Err(Refused::new(Ending::Drained, "the gateway stops")),
+    };
+    match joined {
+        Ok(joined) => carry(&core, incoming.socket, joined, record, open).await,
+        Err(refused) => {
+            record.refused(&refused, incoming.spoke());
+            // Emitted before the goodbye, which takes up to a second and decides nothing.
+            drop(record);
+            tokio::select! {
+                biased;
+                () = refuse::close(incoming.socket, &refused, &shared.discarding) => {}
+                () = core.cut.cancelled() => {}
+            }
+        }
+    }
+}
+
+/// From accept to a connected endpoint: PROXY header, hello, route, policy, dial.
+async fn join(
+    shared: &Shared,
+    listening: &Listening,
+    incoming: &mut Incoming,
+    limits: &Limits,
+    accepted: Instant,
+    record: &mut Record,
+) -> Result<Joined, Refused> {
+    let place = shared.open.take(limits.connections).ok_or_else(Refused::over_connections)?;
+    let deadline = accepted + limits.hello_timeout;
+
+    let header_deadline = deadline.min(accepted + PROXY_HEADER_TIME);
+    let announced = announced(listening, incoming, header_deadline).await?;
+    let source = announced.map_or(incoming.peer, |announced| announced.source);
+    let client = Client { peer: incoming.peer, source };
+    record.client(client);
+
+    let hello = timeout_at(deadline, incoming.hello(limits.hello_bytes));
+    let hello = hello.await.unwrap_or_else(|_| Err(Refused::late()))?;
+    record.hello(&hello.name);
+
+    let (route, settings) = decide(shared, &hello.name, &client, record)?;
+    let counters = record.route(&route.label);
+    let dial = shared.dialling.enter(hello.random)?;
+    let endpoint = dial::dial(&route, &settings.limits, record.attempts()).await?;
+    record.connected(endpoint.address);
+
+    let mut front = Vec::new();
+    if route.send_proxy {
+        front = header(announced, incoming, &hello.name, record.id())?;
+    }
+    let preface = incoming.preface(&front);
+    let idle = settings.limits.idle_timeout;
+    Ok(Joined { endpoint, preface, header: front.len(), counters, idle, dial, place })
+}
+
+/// What a PROXY header says of the connection's ends, where the listener expects one of this peer.
+async fn announced(
+    listening: &Listening,
+    incoming: &mut Incoming,
+    deadline: Instant,
+) -> Result<Option<Addresses>, Refused> {
+    if !listening.expects_header(incoming.peer) {
+        return Ok(None);
+    }
+    let late = || Refused::new(Ending::BadProxyHeader, "no whole PROXY header in time");
+    timeout_at(deadline, incoming.proxy_header()).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// The header in front of the hello, for an endpoint that wants one.
+fn header(
+    announced: Option<Addresses>,
+    incoming: &Incoming,
+    name: &CanonicalName,
+    id: ConnectionId,
+) -> Result<Vec<u8>, Refused> {
+    let ends = match announced {
+        Some(announced) => announced,
+        None => incoming.ends().map_err(|error| Refused::gone(&error))?,
+    };
+    Ok(proxy_protocol::encode(ends.source, ends.destination, name.as_str(), id.as_bytes()))
+}
+
+/// The one load of what is in force. The table is let go with it: what goes on holds its route, and the settings that were
+/// published with the table.
+fn decide(
+    shared: &Shared,
+    name: &CanonicalName,
+    client: &Client,
+    record: &mut Record,
+) -> Result<(Arc<Route>, Arc<Settings>), Refused> {
+    let generation = shared.live.load();
+    record.settings(&generation.settings);
+    match generation.table.decide(name.as_str(), client) {
+        Ok(decision) => Ok((decision.route, Arc::clone(&generation.settings))),
+        Err(refusal) => {
+            if let Some(label) = &refusal.label {
+                record.route(label);
+            }
+            Err(Refused::decision(&refusal))
+        }
+    }
+}
+
+/// From a connected endpoint to the end: by the engine, for which this task is not needed any more, or by the relay where the
+/// sockets are not of the core's own set.
+async fn carry(
+    core: &Core,
+    client: Socket,
+    joined: Joined,
+    mut record: Record,
+    open: TaskTrackerToken,
+) {
+    let Joined { endpoint, preface, header, counters, idle, dial, place } = joined;
+    let Dialled { socket, open: load, .. } = endpoint;
+    // What the end gives free besides the sockets.
+    let held = (load, place, open);
+    match Socket::watched(client, socket) {
+        Ok((client, endpoint)) => {
+            let finish = Box::new(move |Carried { end, up, down }| {
+                record.relayed(end, up, down);
+                drop(record);
+                drop(held);
+            });
+            let connection = engine::Connection {
+                client,
+                endpoint,
+                preface,
+                header,
+                counters,
+                idle,
+                dial,
+                finish,
+            };
+            engine::carry(connection, &core.cut).await;
+        }
+        Err((client, endpoint)) => {
+            // Fails only on a socket that is broken already, which the relay finds out. The client's is inherited.
+            let _ = socket::keep_alive(&endpoint);
+            let sides = (client, endpoint);
+            let (up, down) = counters;
+            let terms = Terms { up, down, idle, stop: &core.cut };
+            // On the heap: a task must not keep the room for it where the engine carries.
+            let relay = Box::pin(relay(sides, preface, header, dial, terms));
+            let (end, up, down) = relay.await;
+            record.relayed(end, up, down);
+            drop(record);
+            drop(held);
+        }
+    }
+}
+
+/// Copies to the end; how it ended, and the bytes up and down.
+async fn relay(
+    (mut client, mut endpoint): (Socket, Socket),
+    preface: Bytes,
+    header: usize,
+    dial: Dial,
+    terms: Terms<'_>,
+) -> (End, u64, u64) {
+    let mut relay = Relay::new(&mut client, &mut endpoint, preface, header, terms);
+    let end = relay.until_answer().await;
+    // The endpoint has answered: it is none of our own listeners, which would have sent the hello back to us.
+    drop(dial);
+    let end = match end {
+        Some(end) => end,
+        None => relay.until_end().await,
+    };
+    (end, relay.bytes_up(), relay.bytes_down())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<'a, F: Future>(
+        _: impl FnOnce(
+            &'a Shared,
+            &'a Listening,
+            &'a mut Incoming,
+            &'a Limits,
+            Instant,
+            &'a mut Record,
+        ) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn besides_its_bytes_a_pending_connection_holds_less_than_4_kib() {
+        fn size_of_task<F: Future>(
+            _: impl FnOnce(Arc<Core>, Arc<Listening>, Accepted) -> F,
+        ) -> usize {
+            size_of::<F>()
+        }
+        let held = size_of_task(serve) + size(join);
+        assert!(held < 4000, "{held}");
+    }
+}

@@ -1,0 +1,335 @@
+//! A thread for each core, and the listeners that all of them share.
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use tokio::runtime::{Builder, Handle};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Ingress;
+use crate::reactor::Reactor;
+use crate::socket;
+
+use super::Shared;
+use super::engine;
+use super::listener::{Listening, accept};
+
+/// The running data path.
+///
+/// Each core has a runtime and a listening socket of its own: a connection lives and dies on the core that accepted it, so that
+/// nothing on its way takes a lock that another core holds for long.
+#[derive(Debug)]
+pub struct Proxy {
+    shared: Arc<Shared>,
+    threads: Vec<Thread>,
+    listeners: Mutex<Vec<Listed>>,
+    /// Ends the threads.
+    ended: CancellationToken,
+}
+
+/// What a core waits for its sockets with.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Form {
+    /// An epoll set of its own.
+    Own,
+    /// Tokio's, as on other systems.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests run it on Linux too"))]
+    Portable,
+}
+
+/// What a core's connections share.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) shared: Arc<Shared>,
+    /// Closes this core's connections.
+    pub(super) cut: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Thread {
+    core: Arc<Core>,
+    runtime: Handle,
+    running: Option<JoinHandle<()>>,
+}
+
+/// A listener in force.
+#[derive(Debug)]
+struct Listed {
+    ingress: Ingress,
+    bound: SocketAddr,
+    listening: Arc<Listening>,
+}
+
+/// What becomes of one of the wanted listeners.
+#[derive(Debug)]
+enum Step {
+    /// It is there, at this place of the list.
+    Keep(usize),
+    /// It is bound, one socket a core, and waits for its accept loops.
+    Open(SocketAddr, Vec<TcpListener>),
+}
+
+/// Wanted listeners of which the new ones are bound, not yet at work. Dropping it closes those again.
+#[derive(Debug)]
+pub struct Prepared(Vec<(Ingress, SocketAddr, Step)>);
+
+impl Prepared {
+    /// Where the listeners are bound: ports are real.
+    pub fn bound(&self) -> impl Iterator<Item = SocketAddr> {
+        self.0.iter().map(|(_, bound, _)| *bound)
+    }
+}
+
+/// An address that cannot be listened at. Nothing has changed.
+#[derive(Debug)]
+pub struct ApplyError {
+    /// The address as configured.
+    pub address: SocketAddr,
+    /// What the system says.
+    pub error: io::Error,
+}
+
+impl Proxy {
+    /// Starts `cores` threads, without a listener.
+    pub fn start(cores: usize, shared: Arc<Shared>) -> io::Result<Self> {
+        Self::start_as(Form::Own, cores, shared)
+    }
+
+    pub(super) fn start_as(form: Form, cores: usize, shared: Arc<Shared>) -> io::Result<Self> {
+        let (ended, listeners) = (CancellationToken::new(), Mutex::default());
+        // Made before the first thread: dropped with an error, it ends those that did start.
+        let mut proxy = Self { shared, threads: Vec::new(), listeners, ended };
+        for number in 0..cores.max(1) {
+            proxy.threads.push(Thread::start(form, number, &proxy.shared, &proxy.ended)?);
+        }
+        Ok(proxy)
+    }
+
+    /// Binds what is new among the wanted listeners: all of it or, when one cannot be bound, nothing. Only [`commit`](Self::commit)
+    /// changes what is accepted; one owner calls the two in turn. `leaving` is what listeners of another kind give up in the same
+    /// change: it may be taken over.
+    pub fn prepare(
+        &self,
+        wanted: &[Ingress],
+        leaving: &[SocketAddr],
+    ) -> Result<Prepared, ApplyError> {
+        let listed = self.listed();
+        let steps = self.bind(&listed, wanted, leaving)?;
+        let place = |(step, ingress): (Step, &Ingress)| {
+            let bound = match &step {
+                Step::Keep(at) => listed.get(*at).map_or(ingress.address, |kept| kept.bound),
+                Step::Open(bound, _) => *bound,
+            };
+            (ingress.clone(), bound, step)
+        };
+        Ok(Prepared(steps.into_iter().zip(wanted).map(place).collect()))
+    }
+
+    /// Makes the prepared listeners those in force. One whose address stays is not bound again, a removed one stops accepting, and
+    /// connections live on in any case.
+    pub fn commit(&self, prepared: Prepared) {
+        let mut listed = self.listed();
+        let mut old: Vec<_> = mem::take(&mut *listed).into_iter().map(Some).collect();
+        for (ingress, bound, step) in prepared.0 {
+            listed.extend(match step {
+                Step::Keep(at) => {
+                    old.get_mut(at).and_then(Option::take).map(|kept| kept.changed(&ingress))
+                }
+                Step::Open(_, listeners) => Some(self.open(&ingress, bound, listeners)),
+            });
+        }
+        for removed in old.into_iter().flatten() {
+            removed.listening.stop.cancel();
+        }
+    }
+
+    /// Prepares and commits.
+    pub fn apply(&self, wanted: &[Ingress]) -> Result<(), ApplyError> {
+        self.prepare(wanted, &[]).map(|prepared| self.commit(prepared))
+    }
+
+    /// The listeners with the addresses that they really have: a port of 0 is resolved.
+    pub fn bound(&self) -> Vec<(Ingress, SocketAddr)> {
+        self.listed().iter().map(|listed| (listed.ingress.clone(), listed.bound)).collect()
+    }
+
+    /// Connections that have not ended, those that are being refused included.
+    pub fn open_connections(&self) -> usize {
+        self.shared.shutdown.open_connections()
+    }
+
+    /// Connections accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.shared.ids.made()
+    }
+
+    /// Closes all listeners; connections live on.
+    pub fn stop_accepting(&self) {
+        self.shared.shutdown.stop_accepting();
+    }
+
+    /// Waits until accepting has been stopped and the last connection has ended.
+    pub async fn drained(&self) {
+        self.shared.shutdown.drained().await;
+    }
+
+    /// Closes everything that still lives.
+    pub fn cut(&self) {
+        self.shared.shutdown.cut();
+    }
+
+    fn listed(&self) -> MutexGuard<'_, Vec<Listed>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds those that are there and binds the others.
+    fn bind(
+        &self,
+        listed: &[Listed],
+        wanted: &[Ingress],
+        leaving: &[SocketAddr],
+    ) -> Result<Vec<Step>, ApplyError> {
+        let mut steps: Vec<Step> = Vec::with_capacity(wanted.len());
+        let mut own: Vec<SocketAddr> = listed.iter().map(|listed| listed.bound).collect();
+        for ingress in wanted {
+            let address = ingress.address;
+            let taken =
+                |at| steps.iter().any(|step| matches!(step, Step::Keep(kept) if *kept == at));
+            let mut there =
+                listed.iter().enumerate().filter(|(_, old)| old.ingress.address == address);
+            let step = match there.find(|&(at, _)| !taken(at)) {
+                Some((at, _)) => Step::Keep(at),
+                None => self
+                    .listen(address, &own, leaving)
+                    .map_err(|error| ApplyError { address, error })?,
+            };
+            if let Step::Open(bound, _) = &step {
+                own.push(*bound);
+            }
+            steps.push(step);
+        }
+        Ok(steps)
+    }
+
+    /// Binds one socket for each core. `own` is what this gateway listens at: an address that overlaps with one of those, such
+    /// as all addresses instead of one, can be bound beside it; beside a stranger's it must not be.
+    fn listen(
+        &self,
+        address: SocketAddr,
+        own: &[SocketAddr],
+        leaving: &[SocketAddr],
+    ) -> io::Result<Step> {
+        if own.contains(&address) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        if own.iter().chain(leaving).all(|own| own.port() != address.port()) {
+            socket::ensure_free(address)?;
+        }
+        let mut bound = address;
+        let mut listeners = Vec::with_capacity(self.threads.len());
+        for _ in &self.threads {
+            let listener = socket::listen(bound)?;
+            bound = listener.local_addr()?;
+            listeners.push(listener);
+        }
+        Ok(Step::Open(bound, listeners))
+    }
+
+    /// Starts to accept.
+    fn open(&self, ingress: &Ingress, bound: SocketAddr, listeners: Vec<TcpListener>) -> Listed {
+        let shutdown = &self.shared.shutdown;
+        let listening = Listening::new(ingress.address, &ingress.proxy_from, shutdown.accepting());
+        let listening = Arc::new(listening);
+        for (thread, listener) in self.threads.iter().zip(listeners) {
+            let accept = accept(Arc::clone(&thread.core), Arc::clone(&listening), listener);
+            thread.runtime.spawn(shutdown.acceptor(accept));
+        }
+        Listed { ingress: ingress.clone(), bound, listening }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.ended.cancel();
+        for thread in &mut self.threads {
+            // Its panic, if that ended it, has been reported by the hook.
+            let _ = thread.running.take().map(JoinHandle::join);
+        }
+    }
+}
+
+impl Thread {
+    fn start(
+        form: Form,
+        number: usize,
+        shared: &Arc<Shared>,
+        ended: &CancellationToken,
+    ) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let ended = ended.clone();
+        let reactor = match form {
+            Form::Own => Some(Reactor::new(&runtime)?),
+            Form::Portable => None,
+        };
+        let core = Core { shared: Arc::clone(shared), cut: shared.shutdown.serving() };
+        handle.spawn(engine::attend(core.cut.clone()));
+        let run = move || {
+            if let Some(reactor) = reactor {
+                return reactor.run(&runtime, engine::turn, ended.cancelled());
+            }
+            runtime.block_on(ended.cancelled());
+            Ok(())
+        };
+        let running = thread::Builder::new().name(format!("core-{number}")).spawn(move || {
+            if let Err(error) = run() {
+                tracing::error!(core = number, %error, "a core has stopped: please restart the gateway");
+            }
+            engine::clear();
+        })?;
+        Ok(Self { core: Arc::new(core), runtime: handle, running: Some(running) })
+    }
+}
+
+impl Listed {
+    /// The same listener with other settings.
+    fn changed(mut self, ingress: &Ingress) -> Self {
+        if self.ingress != *ingress {
+            self.listening.trust(&ingress.proxy_from);
+            self.ingress = ingress.clone();
+        }
+        self
+    }
+}
+
+impl ApplyError {
+    /// What the operator may do.
+    pub fn fix(&self) -> &'static str {
+        let kind = self.error.kind();
+        if kind == io::ErrorKind::AddrInUse {
+            "something listens there already (`ss -ltnp` tells what): stop it, or take another port"
+        } else if kind == io::ErrorKind::AddrNotAvailable {
+            "this machine does not have the address: take one that it has, or [::] for all of them"
+        } else if kind == io::ErrorKind::PermissionDenied {
+            "ports below 1024 need a privilege: take a higher one and let a Service or load balancer map to it"
+        } else {
+            "look at the system's limits, or take another address"
+        }
+    }
+}
+
+impl fmt::Display for ApplyError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "cannot listen at {}: {}", self.address, self.error)
+    }
+}
+
+impl std::error::Error for ApplyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}

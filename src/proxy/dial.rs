@@ -1,0 +1,162 @@
+//! From a route to a connected endpoint.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::Limits;
+use crate::model::ending::Ending;
+use crate::reactor::Socket;
+use crate::routing::balance::Attempts;
+use crate::routing::endpoint::OpenConnection;
+use crate::routing::table::Route;
+use crate::socket::{self, Connect};
+
+use super::refuse::Refused;
+
+/// A connected endpoint.
+#[derive(Debug)]
+pub(super) struct Dialled {
+    pub(super) socket: Socket,
+    pub(super) address: SocketAddr,
+    /// Counts as the endpoint's load until the connection ends.
+    pub(super) open: OpenConnection,
+}
+
+/// Connects to one of a route's endpoints, the next one when one fails, each at most once. `attempts` counts them.
+pub(super) async fn dial(
+    route: &Route,
+    limits: &Limits,
+    attempts: &mut u32,
+) -> Result<Dialled, Refused> {
+    let Some(_permit) = route.dial_permit() else {
+        let reason = "too many connects to the route's endpoints are in progress";
+        let refused = Refused::new(Ending::Overloaded, reason);
+        return Err(Refused { limit: Some("dials"), ..refused });
+    };
+    let deadline = Instant::now() + limits.connect_total;
+    let mut refused = Refused::new(Ending::NoHealthyEndpoint, "no endpoint can be tried");
+    for candidate in Attempts::new(route) {
+        let now = Instant::now();
+        if now >= deadline {
+            break;
+        }
+        *attempts += 1;
+        let endpoint = &candidate.endpoint;
+        let (address, open) = (endpoint.address, endpoint.connection());
+        let patience = deadline.min(now + limits.connect_timeout);
+        match timeout_at(patience, connect(address)).await {
+            Ok(Ok(socket)) => {
+                endpoint.connected();
+                return Ok(Dialled { socket, address, open });
+            }
+            // The next one may still do: source ports run out for one destination at a time, and a host without IPv6 has none for
+            // the IPv6 addresses of a name.
+            Ok(Err(error)) if socket::is_own_shortage(&error) => {
+                refused = exhausted(address, &error);
+            }
+            Ok(Err(error)) => {
+                endpoint.failed();
+                refused = failed(address, &error.to_string());
+            }
+            Err(_elapsed) => {
+                // One that got only what the ones before it left has shown nothing.
+                if *attempts == 1 || patience < deadline {
+                    endpoint.failed();
+                }
+                refused = failed(address, "no answer in time");
+            }
+        }
+    }
+    Err(refused)
+}
+
+async fn connect(address: SocketAddr) -> io::Result<Socket> {
+    let socket = match socket::connect(address)? {
+        Connect::Begun(stream) => Socket::connecting(stream).await?,
+        Connect::Done(stream) => Socket::from_std(stream)?,
+    };
+    // A port of this host that nobody listens at, but which the kernel took as the source port too: TCP lets a socket connect to
+    // itself (RFC 9293 §3.5, simultaneous open), and daprd's 50002 is in the range that Linux takes source ports from.
+    if address.ip().is_loopback() && socket.local_addr()? == address {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(socket)
+}
+
+fn failed(address: SocketAddr, what: &str) -> Refused {
+    Refused::new(Ending::ConnectFailed, format!("{address}: {what}"))
+}
+
+fn exhausted(address: SocketAddr, error: &io::Error) -> Refused {
+    let refused = Refused::new(Ending::Overloaded, format!("no socket for {address}: {error}"));
+    Refused { limit: Some("sockets"), ..refused }
+}
+
+/// Randoms of the hellos that are being dialled for. A plain loop, a route whose endpoint leads back to this gateway by an
+/// address that it does not know as its own, brings the same hello again before any endpoint has answered.
+///
+/// By content, not by time: the same hello later, as a replay or a test sends it, is not a loop.
+#[derive(Debug, Clone)]
+pub(super) struct Dialling(Arc<[Mutex<HashSet<Random>>; SHARDS]>);
+
+type Random = [u8; 32];
+
+/// Enough that cores seldom meet at a lock.
+const SHARDS: usize = 64;
+
+/// One hello that is being dialled for, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Dial {
+    dialling: Dialling,
+    random: Random,
+}
+
+impl Default for Dialling {
+    fn default() -> Self {
+        Self(Arc::new(std::array::from_fn(|_| Mutex::default())))
+    }
+}
+
+impl Dialling {
+    /// Notes a hello; nothing when it is noted already.
+    pub(super) fn enter(&self, random: Random) -> Result<Dial, Refused> {
+        if self.shard(&random).insert(random) {
+            Ok(Dial { dialling: self.clone(), random })
+        } else {
+            let reason = "the gateway is dialling an endpoint for this very hello";
+            Err(Refused::new(Ending::Loop, reason))
+        }
+    }
+
+    fn shard(&self, random: &Random) -> MutexGuard<'_, HashSet<Random>> {
+        let [first, ..] = *random;
+        let [shard, ..] = &*self.0;
+        let shard = self.0.get(usize::from(first) % SHARDS).unwrap_or(shard);
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        self.dialling.shard(&self.random).remove(&self.random);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hello_is_a_loop_only_while_it_is_dialled_for() {
+        let dialling = Dialling::default();
+        let dial = dialling.enter([7; 32]).unwrap();
+        assert_eq!(dialling.enter([7; 32]).unwrap_err().ending, Ending::Loop);
+        assert!(dialling.enter([8; 32]).is_ok());
+        drop(dial);
+        assert!(dialling.enter([7; 32]).is_ok());
+    }
+}

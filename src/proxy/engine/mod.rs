@@ -1,0 +1,271 @@
+//! Established plain pairs: a state machine over two slots of the core's own set, without a task.
+//!
+//! A pair that waits holds two descriptors, their slots and what its record has to tell; no buffer, no future, no timer. Bytes
+//! go through the thread's one buffer, or through a pipe once more comes than one read takes.
+
+use std::cell::RefCell;
+use std::panic::catch_unwind;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prometheus::IntCounter;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::reactor::{Token, Turn, Watched};
+use crate::socket;
+
+use super::dial::Dial;
+use super::relay::{Broken, End};
+
+mod flow;
+mod pipes;
+#[cfg(test)]
+mod tests;
+
+use flow::Flow;
+use pipes::Pipes;
+
+/// How exactly the idle limit is kept. It is 15 s at least, and looking at all pairs once a second costs less than a timer each.
+/// A core that ticks at all has a further use: see [`attend`].
+const TICK: Duration = Duration::from_secs(1);
+
+/// When an endpoint's keepalive is set, in seconds: it probes a minute of silence at the earliest, and most connections of who
+/// does not pool them are over by then, which spares them four system calls. The client's is inherited from the listener.
+const PROBED_AFTER: u32 = 30;
+
+thread_local! {
+    static ENGINE: RefCell<Engine> = RefCell::default();
+}
+
+/// What a pair came to.
+#[derive(Debug)]
+pub(super) struct Carried {
+    pub(super) end: End,
+    /// Bytes that came from the client.
+    pub(super) up: u64,
+    /// Bytes that came from the endpoint.
+    pub(super) down: u64,
+}
+
+/// Told once, when the pair has ended. Dropped untold with the thread.
+pub(super) type Finish = Box<dyn FnOnce(Carried) + Send>;
+
+/// A connection to be carried.
+pub(super) struct Connection {
+    pub(super) client: Watched,
+    pub(super) endpoint: Watched,
+    /// What the endpoint gets first: `header` octets of our own, which do not count, and what the client has sent.
+    pub(super) preface: Bytes,
+    pub(super) header: usize,
+    /// Count bytes up and down, while they come.
+    pub(super) counters: (IntCounter, IntCounter),
+    /// Ends it when no byte came for so long.
+    pub(super) idle: Duration,
+    /// Let go with the endpoint's first byte.
+    pub(super) dial: Dial,
+    pub(super) finish: Finish,
+}
+
+/// Carries a connection on this core from now on. Once the future is done the pair is the engine's alone, to end with `stop` as
+/// all. No `async fn`, so that the future, which is a part of every connection's task, holds nothing but the token.
+pub(super) fn carry(
+    connection: Connection,
+    stop: &CancellationToken,
+) -> impl Future<Output = ()> + use<> {
+    let token = if stop.is_cancelled() {
+        // The engine has been emptied.
+        Pair::new(connection, 0).finish(End::Stopped);
+        None
+    } else {
+        Some(ENGINE.with_borrow_mut(|engine| engine.insert(connection)))
+    };
+    async move {
+        // What came before the hand-over brings no event: this is its turn.
+        while token.map(turn) == Some(Turn::Again) {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// A pair's turn: one of its sockets has an event, or the last turn was cut.
+pub(super) fn turn(token: Token) -> Turn {
+    let turn = || ENGINE.with_borrow_mut(|engine| engine.turn(token));
+    // A pair has no task whose panic Tokio would hold: a fault of ours must cost this connection, not all of the core's.
+    let over = match catch_unwind(turn) {
+        Ok(Ok(turn)) => return turn,
+        Ok(Err(over)) => over,
+        Err(_panic) => End::Fault,
+    };
+    end(token, over);
+    Turn::Done
+}
+
+/// Ends pairs that are idle too long, and all when `stop` is cancelled; runs as long as the core does.
+///
+/// Its tick has a second use. Tokio writes to its own eventfd for a timer that is earlier than all others, as the first
+/// deadline of each connection would be on a core that is not busy; behind this tick none of them is.
+pub(super) async fn attend(stop: CancellationToken) {
+    let started = Instant::now();
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            _ = ticks.tick() => {}
+        }
+        let now = u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX);
+        let idle = ENGINE.with_borrow_mut(|engine| engine.advance(now));
+        for token in idle {
+            end(token, End::Idle);
+        }
+    }
+    for token in ENGINE.with_borrow(|engine| engine.tokens(|_| true)) {
+        end(token, End::Stopped);
+    }
+}
+
+/// Takes a pair out and tells, with the engine not borrowed any more: who is told may use it.
+fn end(token: Token, end: End) {
+    let pair = ENGINE.with_borrow_mut(|engine| engine.remove(token));
+    if let Some(pair) = pair {
+        pair.finish(end);
+    }
+}
+
+/// Drops what is left, before the thread's other values go.
+pub(super) fn clear() {
+    drop(ENGINE.take());
+}
+
+/// The pairs of one thread.
+#[derive(Default)]
+struct Engine {
+    pairs: Vec<Option<Box<Pair>>>,
+    free: Vec<Token>,
+    pipes: Pipes,
+    /// Seconds since the core started, as of the last tick.
+    now: u32,
+}
+
+/// Two sides and what goes between them.
+struct Pair {
+    client: Watched,
+    endpoint: Watched,
+    up: Flow,
+    down: Flow,
+    /// When the last byte came, and the limit, in seconds.
+    moved: u32,
+    idle: u32,
+    /// When the endpoint's keepalive is due, unless it is set.
+    probed: Option<u32>,
+    finish: Finish,
+}
+
+impl Engine {
+    fn insert(&mut self, connection: Connection) -> Token {
+        let pair = Box::new(Pair::new(connection, self.now));
+        let free = self.free.pop();
+        let token = free.unwrap_or_else(|| u32::try_from(self.pairs.len()).unwrap_or(u32::MAX));
+        pair.client.hand_over(token);
+        pair.endpoint.hand_over(token);
+        match self.pairs.get_mut(token as usize) {
+            Some(place) => *place = Some(pair),
+            None => self.pairs.push(Some(pair)),
+        }
+        token
+    }
+
+    /// Err: the pair is over.
+    fn turn(&mut self, token: Token) -> Result<Turn, End> {
+        // None: it ended in the same batch of events.
+        let pair = self.pairs.get_mut(token as usize).and_then(Option::as_mut);
+        pair.map_or(Ok(Turn::Done), |pair| pair.turn(self.now, &mut self.pipes))
+    }
+
+    /// Notes the time; the pairs that were idle too long.
+    fn advance(&mut self, now: u32) -> Vec<Token> {
+        self.now = now;
+        for pair in self.pairs.iter_mut().flatten() {
+            pair.probe(now);
+        }
+        self.tokens(|pair| now.saturating_sub(pair.moved) > pair.idle)
+    }
+
+    fn tokens(&self, which: impl Fn(&Pair) -> bool) -> Vec<Token> {
+        let pairs = (0..).zip(&self.pairs);
+        let which = |pair: &Option<Box<Pair>>| pair.as_deref().is_some_and(&which);
+        pairs.filter(|(_, pair)| which(pair)).map(|(token, _)| token).collect()
+    }
+
+    fn remove(&mut self, token: Token) -> Option<Box<Pair>> {
+        let mut pair = self.pairs.get_mut(token as usize)?.take()?;
+        self.free.push(token);
+        pair.up.release(&mut self.pipes);
+        pair.down.release(&mut self.pipes);
+        Some(pair)
+    }
+}
+
+impl Pair {
+    fn new(connection: Connection, now: u32) -> Self {
+        let Connection { client, endpoint, preface, header, counters, idle, dial, finish } =
+            connection;
+        let (up, down) = counters;
+        let counted = preface.len().saturating_sub(header);
+        Self {
+            client,
+            endpoint,
+            up: Flow::up(up, preface, counted),
+            down: Flow::down(down, dial),
+            moved: now,
+            // Rounded up: the limit is never cut short.
+            idle: u32::try_from(idle.as_millis().div_ceil(1000)).unwrap_or(u32::MAX),
+            probed: Some(now.saturating_add(PROBED_AFTER)),
+            finish,
+        }
+    }
+
+    /// Moves what can be moved in both directions.
+    fn turn(&mut self, now: u32, pipes: &mut Pipes) -> Result<Turn, End> {
+        let before = self.up.bytes + self.down.bytes;
+        let Self { client, endpoint, up, down, .. } = self;
+        let came_up = up.turn(client, endpoint, down.carried, pipes);
+        // Also when the first one broke: what the broken side sent before still goes to the other.
+        let came_down = down.turn(endpoint, client, up.carried, pipes);
+        if up.bytes + down.bytes != before {
+            self.moved = now;
+        }
+        match (came_up, came_down) {
+            (Err(Broken::From), _) | (Ok(_), Err(Broken::To)) => Err(End::ResetByClient),
+            (Err(Broken::To), _) | (Ok(_), Err(Broken::From)) => Err(End::ResetByEndpoint),
+            (Ok(_), Ok(_)) if up.carried && down.carried => Err(End::Finished),
+            // No read would tell.
+            (Ok(_), Ok(_)) if up.is_unread() && client.is_broken() => Err(End::ResetByClient),
+            (Ok(_), Ok(_)) if down.is_unread() && endpoint.is_broken() => Err(End::ResetByEndpoint),
+            (Ok(Turn::Done), Ok(Turn::Done)) => Ok(Turn::Done),
+            (Ok(_), Ok(_)) => Ok(Turn::Again),
+        }
+    }
+
+    fn probe(&mut self, now: u32) {
+        if self.probed.take_if(|due| *due <= now).is_some() {
+            // Fails only on a socket that is broken already.
+            let _ = socket::keep_alive(&self.endpoint);
+        }
+    }
+
+    /// Closes both sides and tells. A broken side breaks the other; every other end closes as usual.
+    fn finish(self, end: End) {
+        let Self { client, endpoint, up, down, finish, .. } = self;
+        // Fails only on a socket that is broken already.
+        let _ = match end {
+            End::ResetByClient => socket::reset_on_close(&endpoint),
+            End::ResetByEndpoint => socket::reset_on_close(&client),
+            End::Finished | End::Idle | End::Stopped | End::Fault => Ok(()),
+        };
+        drop((client, endpoint));
+        finish(Carried { end, up: up.bytes, down: down.bytes });
+    }
+}

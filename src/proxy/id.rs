@@ -1,0 +1,90 @@
+//! Connections' ids: unique, short, and in the order of their connections when sorted as text.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Crockford's base 32: sorts as its digits do, has no letters that people confuse.
+const DIGITS: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+/// 80 bits: 44 of milliseconds since 1970 (until the year 2527), 16 that count within a gateway, 20 that tell gateways apart.
+const LENGTH: usize = 16;
+const COUNT_BITS: u32 = 16;
+const GATEWAY_BITS: u32 = 20;
+
+/// Makes the ids of one gateway.
+#[derive(Debug)]
+pub(super) struct Ids {
+    gateway: u32,
+    count: AtomicU64,
+}
+
+/// The id of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ConnectionId([u8; LENGTH]);
+
+impl Ids {
+    pub(super) fn new() -> Self {
+        // The one source of randomness that std has: RandomState's keys.
+        let random = RandomState::new().hash_one(SystemTime::now());
+        let gateway = u32::try_from(random >> (u64::BITS - GATEWAY_BITS)).unwrap_or_default();
+        Self { gateway, count: AtomicU64::new(0) }
+    }
+
+    /// How many were made: the connections of this gateway.
+    pub(super) fn made(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// The next one. Two are the same only when over 65,536 connections come within a millisecond.
+    pub(super) fn next(&self) -> ConnectionId {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let count = self.count.fetch_add(1, Ordering::Relaxed) % (1 << COUNT_BITS);
+        ConnectionId::of(now.as_millis(), count, self.gateway)
+    }
+}
+
+impl ConnectionId {
+    fn of(milliseconds: u128, count: u64, gateway: u32) -> Self {
+        let number = ((milliseconds << COUNT_BITS) | u128::from(count)) << GATEWAY_BITS
+            | u128::from(gateway);
+        let mut text = [0; LENGTH];
+        for (place, to) in text.iter_mut().rev().enumerate() {
+            let digit = usize::try_from((number >> (place * 5)) & 31).unwrap_or_default();
+            *to = DIGITS.get(digit).copied().unwrap_or_default();
+        }
+        Self(text)
+    }
+
+    /// Its octets, for the PROXY protocol's unique id.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(std::str::from_utf8(&self.0).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_by_time_and_then_by_count() {
+        let ids = [(1, 7, 3), (1, 8, 2), (2, 0, 1), (1 << 43, 0, 0)];
+        let texts =
+            ids.map(|(time, count, gateway)| ConnectionId::of(time, count, gateway).to_string());
+        assert!(texts.is_sorted());
+        assert_eq!(texts[0].len(), LENGTH);
+    }
+
+    #[test]
+    fn no_two_are_the_same() {
+        let (one, other) = (Ids::new(), Ids::new());
+        assert_ne!(one.next(), one.next());
+        assert_ne!(one.next(), other.next());
+    }
+}

@@ -1,0 +1,175 @@
+//! What an accepted connection has sent, while it is not known yet where it goes.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Poll, ready};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::model::ending::Ending;
+use crate::reactor::Socket;
+
+use super::buffer;
+use super::hello::{Hello, HelloParser, Progress};
+use super::proxy_protocol::{self, Addresses, Header, Parsed};
+use super::refuse::Refused;
+
+/// The longest PROXY header that is accepted, and so as much as is read for one.
+const LONGEST_HEADER: usize = 4096;
+
+/// An accepted socket with the bytes that came so far. Holds no memory before the first one, and never more than the limit of
+/// what is being read.
+#[derive(Debug)]
+pub(super) struct Incoming {
+    pub(super) socket: Socket,
+    pub(super) peer: SocketAddr,
+    received: Vec<u8>,
+    /// Whether any byte came at all.
+    spoke: bool,
+}
+
+impl Incoming {
+    pub(super) fn new(socket: Socket, peer: SocketAddr) -> Self {
+        Self { socket, peer, received: Vec::new(), spoke: false }
+    }
+
+    /// Whether any byte came at all.
+    pub(super) fn spoke(&self) -> bool {
+        self.spoke
+    }
+
+    /// The connection's own ends.
+    pub(super) fn ends(&self) -> io::Result<Addresses> {
+        Ok(Addresses { source: self.peer, destination: self.socket.local_addr()? })
+    }
+
+    /// Reads the PROXY header in front of everything else and takes it away. None: its sender speaks for itself.
+    pub(super) async fn proxy_header(&mut self) -> Result<Option<Addresses>, Refused> {
+        loop {
+            match proxy_protocol::parse(&self.received) {
+                Parsed::NeedMore => self.more(LONGEST_HEADER).await?,
+                Parsed::Header { header: Header { addresses, .. }, length } => {
+                    self.received.drain(..length.min(self.received.len()));
+                    return Ok(addresses);
+                }
+                Parsed::Wrong(error) => {
+                    return Err(Refused::new(Ending::BadProxyHeader, error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// Reads the hello; `limit` counts raw bytes. They stay, for the endpoint.
+    pub(super) async fn hello(&mut self, limit: usize) -> Result<Hello, Refused> {
+        let mut parser = HelloParser::new(limit);
+        loop {
+            match parser.advance(&self.received) {
+                // One byte more than may come, so that the parser sees the limit passed.
+                Progress::NeedMore => self.more(limit.saturating_add(1)).await?,
+                Progress::Hello(hello) => return Ok(hello),
+                Progress::Wrong(error) => return Err(Refused::hello(error)),
+            }
+        }
+    }
+
+    /// The bytes behind a PROXY header, ours behind `header`, which goes in front of them.
+    pub(super) fn preface(&mut self, header: &[u8]) -> Bytes {
+        let mut received = std::mem::take(&mut self.received);
+        received.splice(..0, header.iter().copied());
+        received.into()
+    }
+
+    /// Waits for more bytes; holds at most `most` of them then.
+    async fn more(&mut self, most: usize) -> Result<(), Refused> {
+        let Self { socket, received, .. } = self;
+        let read = poll_fn(|context| {
+            buffer::with(|buffer| {
+                let room = most.saturating_sub(received.len()).min(buffer.len());
+                let mut into = ReadBuf::new(buffer.get_mut(..room).unwrap_or_default());
+                ready!(Pin::new(&mut *socket).poll_read(context, &mut into))?;
+                append(received, into.filled(), most);
+                Poll::Ready(io::Result::Ok(into.filled().len()))
+            })
+        });
+        match read.await {
+            Ok(1..) => {
+                self.spoke = true;
+                Ok(())
+            }
+            Ok(0) => Err(Refused::new(Ending::ClientGone, "closed before its hello was whole")),
+            Err(error) => Err(Refused::gone(&error)),
+        }
+    }
+}
+
+/// Grows by doubling, so that a byte at a time is not copied each time, but never beyond `most`: a vector's own growth would.
+fn append(received: &mut Vec<u8>, more: &[u8], most: usize) {
+    let needed = received.len() + more.len();
+    if needed > received.capacity() {
+        let capacity = needed.max((received.capacity() * 2).min(most));
+        received.reserve_exact(capacity - received.len());
+    }
+    received.extend_from_slice(more);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_takes_no_more_memory_than_its_limit() {
+        let mut received = Vec::new();
+        append(&mut received, &[1; 1514], 4096);
+        assert_eq!(received.capacity(), 1514, "a whole hello is held as it is");
+        while received.len() < 4096 {
+            append(&mut received, &[2], 4096);
+            assert!(received.capacity() <= 4096);
+        }
+    }
+
+    /// The longest header that is taken, with nothing in it (haproxy's `proxy-protocol.txt` §2.2.5, `PP2_TYPE_NOOP`).
+    fn longest_header() -> Vec<u8> {
+        let mut header = b"\r\n\r\n\0\r\nQUIT\n\x20\x00".to_vec();
+        let length = u16::try_from(LONGEST_HEADER - 16).unwrap();
+        header.extend(length.to_be_bytes());
+        header.push(4);
+        header.extend((length - 3).to_be_bytes());
+        header.resize(LONGEST_HEADER, 0);
+        header
+    }
+
+    #[tokio::test]
+    async fn a_pending_connection_holds_at_most_its_limit_and_4_kib() {
+        const LIMIT: usize = 64 * 1024;
+        // In records of one byte the limit comes before the end of the cipher suites, 11,000 octets of a message of 12,000.
+        let mut hello: Vec<u8> =
+            [&[1, 0, 0x2e, 0xe0, 3, 3][..], &[7; 32], &[0, 0x2a, 0xf8]].concat();
+        hello.resize(12_000, 0);
+        let records = hello.iter().flat_map(|byte| [0x16, 3, 1, 0, 1, *byte]);
+        let sent: Vec<u8> = longest_header().into_iter().chain(records).collect();
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = std::net::TcpStream::connect(address).unwrap();
+        let (accepted, peer) = listener.accept().unwrap();
+        accepted.set_nonblocking(true).unwrap();
+        let mut incoming = Incoming::new(Socket::from_std(accepted).unwrap(), peer);
+        assert_eq!(incoming.received.capacity(), 0, "nothing before the first byte");
+        let writing = std::thread::spawn(move || {
+            let mut client = client;
+            // Ends with an error: what is over the limit nobody reads.
+            let _ = std::io::Write::write_all(&mut client, &sent);
+        });
+        assert_eq!(incoming.proxy_header().await, Ok(None));
+        let refused = incoming.hello(LIMIT).await.unwrap_err();
+        assert_eq!(refused.ending, Ending::MalformedHello);
+        // It never shrinks on the way: this is the most that there was.
+        let held = incoming.received.capacity();
+        assert!((LIMIT..=LIMIT + 1).contains(&held), "{held}");
+        drop(incoming);
+        writing.join().unwrap();
+    }
+}

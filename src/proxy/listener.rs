@@ -1,0 +1,189 @@
+//! Listeners: one socket a core, each with a loop that accepts.
+
+use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{io, mem};
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use rustix::io::Errno;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::policy::Networks;
+use crate::reactor::{Listener, Socket};
+
+use super::connection::{Accepted, serve};
+use super::core::Core;
+
+/// Shortest wait after an accept that failed for want of something, and longest: descriptors come back when connections end, and
+/// trying at once again would only heat the core.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// One line so often says enough: accepts fail by the thousand.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A listener as its connections see it.
+#[derive(Debug)]
+pub(super) struct Listening {
+    /// The metric label: the address as configured.
+    pub(super) label: Arc<str>,
+    trusted: ArcSwap<Networks>,
+    /// Ends its accept loops.
+    pub(super) stop: CancellationToken,
+}
+
+impl Listening {
+    pub(super) fn new(address: SocketAddr, proxy_from: &[IpNet], stop: CancellationToken) -> Self {
+        let trusted = ArcSwap::from_pointee(networks(proxy_from));
+        Self { label: address.to_string().into(), trusted, stop }
+    }
+
+    /// From now on these networks send a PROXY header.
+    pub(super) fn trust(&self, proxy_from: &[IpNet]) {
+        self.trusted.store(Arc::new(networks(proxy_from)));
+    }
+
+    /// Whether a peer must send a PROXY header.
+    pub(super) fn expects_header(&self, peer: SocketAddr) -> bool {
+        self.trusted.load().contain(peer.ip().to_canonical())
+    }
+}
+
+fn networks(proxy_from: &[IpNet]) -> Networks {
+    Networks::of(proxy_from.iter().copied())
+}
+
+/// Accepts on one core's socket until the listener is stopped, and then what the kernel has accepted for it already: a closed
+/// listener's queue would be reset.
+pub(super) async fn accept(core: Arc<Core>, listening: Arc<Listening>, listener: TcpListener) {
+    let listener = match Listener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            // Closed with this, so that the kernel gives its share to the other cores.
+            tracing::error!(listener = &*listening.label, %error, "one core cannot accept connections");
+            return;
+        }
+    };
+    let mut stopped = pin!(listening.stop.cancelled());
+    let mut trouble = Trouble::default();
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stopped => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                trouble.over();
+                spawn(&core, &listening, socket, peer);
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                let pause = trouble.pause(&listening.label, &error);
+                tokio::select! {
+                    () = &mut stopped => break,
+                    () = sleep(pause) => {}
+                }
+            }
+        }
+    }
+    if let Ok(listener) = listener.into_std() {
+        accept_queued(&core, &listening, &listener);
+    }
+}
+
+fn accept_queued(core: &Arc<Core>, listening: &Arc<Listening>, listener: &TcpListener) {
+    while let Ok((stream, peer)) = listener.accept() {
+        let socket = stream.set_nonblocking(true).and_then(|()| Socket::from_std(stream));
+        if let Ok(socket) = socket {
+            spawn(core, listening, socket, peer);
+        }
+    }
+}
+
+fn spawn(core: &Arc<Core>, listening: &Arc<Listening>, socket: Socket, peer: SocketAddr) {
+    let settings = core.shared.live.settings();
+    let open = core.shared.shutdown.connection();
+    let accepted = Accepted { socket, peer, at: Instant::now(), settings, open };
+    tokio::spawn(serve(Arc::clone(core), Arc::clone(listening), accepted));
+}
+
+/// Errors that Linux reports from the connection that would have been accepted: the next one is another matter.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(
+        code,
+        Some(Errno::CONNABORTED | Errno::CONNRESET | Errno::PROTO | Errno::PERM | Errno::INTR)
+    )
+}
+
+/// Accepts that fail one after the other.
+#[derive(Debug, Default)]
+struct Trouble {
+    pause: Duration,
+    complained: Option<Instant>,
+    untold: u64,
+}
+
+impl Trouble {
+    fn over(&mut self) {
+        self.pause = Duration::ZERO;
+    }
+
+    /// How long to wait before the next accept.
+    fn pause(&mut self, listener: &str, error: &io::Error) -> Duration {
+        self.untold += 1;
+        if self.complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) {
+            self.complained = Some(Instant::now());
+            let failures = mem::take(&mut self.untold);
+            tracing::error!(
+                listener,
+                %error,
+                failures,
+                "cannot accept connections; callers wait or are refused. If descriptors ran out, raise the process's limit \
+                 (ulimit -n, LimitNOFILE=) or lower limits.connections"
+            );
+        }
+        self.pause = (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        self.pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_start_over() {
+        let mut trouble = Trouble::default();
+        let error = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        assert!(!is_of_one_connection(&error));
+        let pauses: Vec<_> = (0..8).map(|_| trouble.pause("[::]:8443", &error)).collect();
+        assert_eq!(pauses[..3], [10, 20, 40].map(Duration::from_millis));
+        assert_eq!(pauses[7], LONGEST_PAUSE);
+        trouble.over();
+        assert_eq!(trouble.pause("[::]:8443", &error), SHORTEST_PAUSE);
+    }
+
+    #[test]
+    fn trouble_is_told_once_in_a_while() {
+        let mut trouble = Trouble::default();
+        let error = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());
+        for _ in 0..5 {
+            trouble.pause("[::]:8443", &error);
+        }
+        assert_eq!(trouble.untold, 4);
+    }
+
+    #[test]
+    fn a_mapped_peer_is_the_ipv4_peer() {
+        let address = "[::]:8444".parse().unwrap();
+        let trusted = ["10.0.9.0/24".parse().unwrap()];
+        let listening = Listening::new(address, &trusted, CancellationToken::new());
+        assert!(listening.expects_header("[::ffff:10.0.9.1]:7".parse().unwrap()));
+        listening.trust(&[]);
+        assert!(!listening.expects_header("10.0.9.1:7".parse().unwrap()));
+    }
+}

@@ -1,0 +1,405 @@
+//! The record of a connection: one log line and one count, whatever becomes of it.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use prometheus::IntCounter;
+use tokio::time::Instant;
+use tracing::Level;
+
+use crate::config::{ConnectionLog, Settings};
+use crate::model::client::Client;
+use crate::model::ending::{Alert, Ending};
+use crate::model::name::CanonicalName;
+use crate::telemetry::metrics::RouteMeters;
+use crate::telemetry::refusals::Refusal;
+
+use super::Shared;
+use super::id::ConnectionId;
+use super::listener::Listening;
+use super::refuse::{self, Refused};
+use super::relay::End;
+
+/// What is known of a connection. Dropping it writes the record: that happens exactly once, also when the task panics.
+///
+/// Nothing in it is a client's raw bytes: a name is here only when it is canonical, everything else is our own text.
+#[derive(Debug)]
+pub(super) struct Record {
+    shared: Arc<Shared>,
+    listening: Arc<Listening>,
+    id: ConnectionId,
+    accepted: Instant,
+    client: Client,
+    log: ConnectionLog,
+    name: Option<Box<str>>,
+    route: Option<(Arc<str>, RouteMeters)>,
+    endpoint: Option<SocketAddr>,
+    attempts: u32,
+    hello: Option<Duration>,
+    connect: Option<Duration>,
+    bytes_up: u64,
+    bytes_down: u64,
+    outcome: Option<Outcome>,
+}
+
+/// How it ended.
+#[derive(Debug)]
+struct Outcome {
+    ending: Ending,
+    alert: Option<Alert>,
+    reason: Option<Cow<'static, str>>,
+    hint: Option<&'static str>,
+    /// No byte ever came, as of load balancers' probes.
+    silent: bool,
+}
+
+impl Record {
+    /// Opens the record of an accepted connection.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        listening: Arc<Listening>,
+        peer: SocketAddr,
+        accepted: Instant,
+        settings: &Settings,
+    ) -> Self {
+        Self {
+            id: shared.ids.next(),
+            shared,
+            listening,
+            accepted,
+            client: Client::direct(peer),
+            log: settings.log,
+            name: None,
+            route: None,
+            endpoint: None,
+            attempts: 0,
+            hello: None,
+            connect: None,
+            bytes_up: 0,
+            bytes_down: 0,
+            outcome: None,
+        }
+    }
+
+    pub(super) fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// Who it is, as far as a PROXY header told.
+    pub(super) fn client(&mut self, client: Client) {
+        self.client = client;
+    }
+
+    /// The hello is whole.
+    pub(super) fn hello(&mut self, name: &CanonicalName) {
+        let took = self.accepted.elapsed();
+        self.shared.metrics.hello(took);
+        self.hello = Some(took);
+        self.name = Some(name.as_str().into());
+    }
+
+    /// What applies from the decision on.
+    pub(super) fn settings(&mut self, settings: &Settings) {
+        self.log = settings.log;
+    }
+
+    /// The name's route, whose counters of bytes up and down are given back. The connection is one of its open ones until it ends.
+    pub(super) fn route(&mut self, label: &Arc<str>) -> (IntCounter, IntCounter) {
+        let meters = self.shared.metrics.meters(&self.listening.label, label);
+        meters.open.inc();
+        let counters = (meters.bytes_up.clone(), meters.bytes_down.clone());
+        self.route = Some((Arc::clone(label), meters));
+        counters
+    }
+
+    /// Where endpoints that were tried are counted.
+    pub(super) fn attempts(&mut self) -> &mut u32 {
+        &mut self.attempts
+    }
+
+    /// An endpoint is connected.
+    pub(super) fn connected(&mut self, endpoint: SocketAddr) {
+        let took = self.accepted.elapsed().saturating_sub(self.hello.unwrap_or_default());
+        self.shared.metrics.connected(took);
+        self.connect = Some(took);
+        self.endpoint = Some(endpoint);
+    }
+
+    /// It was refused. `spoke`: at least a byte came.
+    pub(super) fn refused(&mut self, refused: &Refused, spoke: bool) {
+        if let Some(limit) = refused.limit {
+            self.shared.metrics.limit_refused(limit);
+        }
+        self.outcome = Some(Outcome {
+            ending: refused.ending,
+            alert: refused.alert,
+            reason: Some(refused.reason.clone()),
+            hint: refused.hint,
+            silent: !spoke && refused.ending == Ending::ClientGone,
+        });
+    }
+
+    /// It was relayed to its end.
+    pub(super) fn relayed(&mut self, end: End, bytes_up: u64, bytes_down: u64) {
+        (self.bytes_up, self.bytes_down) = (bytes_up, bytes_down);
+        self.outcome = Some(Outcome::plain(match end {
+            End::Finished => Ending::Completed,
+            End::ResetByClient => Ending::ResetByClient,
+            End::ResetByEndpoint => Ending::ResetByEndpoint,
+            End::Idle => Ending::IdleTimeout,
+            End::Stopped => Ending::Drained,
+            End::Fault => Ending::Internal,
+        }));
+    }
+
+    fn write(&self, outcome: &Outcome, lasted: Duration) {
+        if !self.is_wanted(outcome.ending) {
+            return;
+        }
+        // A macro for each level: an event's level is part of its static metadata.
+        macro_rules! line {
+            ($level:expr) => {
+                tracing::event!(
+                    target: "strait::connection",
+                    $level,
+                    id = %self.id,
+                    listener = &*self.listening.label,
+                    client = %self.client.source,
+                    peer = (self.client.peer != self.client.source)
+                        .then(|| tracing::field::display(self.client.peer)),
+                    name = self.name.as_deref(),
+                    route = self.route.as_ref().map(|(label, _)| &**label),
+                    endpoint = self.endpoint.map(tracing::field::display),
+                    ending = outcome.ending.label(),
+                    reason = outcome.reason.as_deref(),
+                    hint = outcome.hint,
+                    alert = outcome.alert.map(Alert::label),
+                    bytes_up = self.bytes_up,
+                    bytes_down = self.bytes_down,
+                    attempts = self.attempts,
+                    hello_ms = self.hello.map(milliseconds),
+                    connect_ms = self.connect.map(milliseconds),
+                    total_ms = milliseconds(lasted),
+                )
+            };
+        }
+        match level(outcome) {
+            Level::ERROR => line!(Level::ERROR),
+            Level::WARN => line!(Level::WARN),
+            Level::INFO => line!(Level::INFO),
+            Level::DEBUG | Level::TRACE => line!(Level::DEBUG),
+        }
+    }
+
+    fn is_wanted(&self, ending: Ending) -> bool {
+        match self.log {
+            ConnectionLog::All => true,
+            ConnectionLog::Refusals => ending.is_refusal(),
+            ConnectionLog::None => false,
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        // Without an outcome the task panicked, or it was dropped with its whole core.
+        let outcome = self.outcome.take().unwrap_or_else(|| {
+            let panicked = std::thread::panicking();
+            Outcome::plain(if panicked { Ending::Internal } else { Ending::Drained })
+        });
+        let lasted = self.accepted.elapsed();
+        self.write(&outcome, lasted);
+        let label = self.route.as_ref().map_or("", |(label, _)| &**label);
+        self.shared.metrics.ended(&self.listening.label, label, outcome.ending, lasted);
+        if let Some((_, meters)) = &self.route {
+            meters.open.dec();
+        }
+        if outcome.ending.is_refusal() {
+            self.shared.refusals.note(Refusal {
+                at: SystemTime::now(),
+                client: self.client.source,
+                name: self.name.take(),
+                ending: outcome.ending,
+                hint: outcome.hint,
+            });
+        }
+    }
+}
+
+impl Outcome {
+    fn plain(ending: Ending) -> Self {
+        let hint = refuse::hint(ending);
+        Self { ending, alert: None, reason: None, hint, silent: false }
+    }
+}
+
+/// For people: microseconds are as fine as it gets, and seconds would be written as `7.8e-5`.
+fn milliseconds(took: Duration) -> f64 {
+    (took.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Warnings are for what the operator can mend; what strangers do to an open port is no more than information.
+fn level(outcome: &Outcome) -> Level {
+    match outcome.ending {
+        Ending::Internal => Level::ERROR,
+        Ending::NoHealthyEndpoint | Ending::ConnectFailed | Ending::Overloaded | Ending::Loop => {
+            Level::WARN
+        }
+        Ending::ClientGone if outcome.silent => Level::DEBUG,
+        Ending::Completed
+        | Ending::ClientGone
+        | Ending::BadProxyHeader
+        | Ending::HelloTimeout
+        | Ending::NotTls
+        | Ending::MalformedHello
+        | Ending::NoServerName
+        | Ending::UnknownName
+        | Ending::Denied
+        | Ending::ResetByClient
+        | Ending::ResetByEndpoint
+        | Ending::IdleTimeout
+        | Ending::Drained => Level::INFO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::sync::Mutex;
+
+    use tokio_util::sync::CancellationToken;
+
+    use crate::routing::live::Live;
+    use crate::telemetry::metrics::Metrics;
+
+    /// What a gateway and its log hold after `connection` was recorded.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(line)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn shared(log: ConnectionLog) -> Arc<Shared> {
+        let settings = Arc::new(Settings { log, ..Settings::default() });
+        Arc::new(Shared::new(
+            Arc::new(Live::new(settings)),
+            Arc::new(Metrics::new()),
+            Arc::default(),
+        ))
+    }
+
+    /// Lets `tell` fill the record of a connection; the log lines that come of it, from `level` up.
+    fn logged(level: Level, log: ConnectionLog, tell: impl FnOnce(&mut Record)) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let shared = shared(log);
+            let listening =
+                Listening::new("[::]:8443".parse().unwrap(), &[], CancellationToken::new());
+            let peer = "192.0.2.1:4711".parse().unwrap();
+            let settings = Arc::clone(&shared.live.load().settings);
+            tell(&mut Record::new(shared, Arc::new(listening), peer, Instant::now(), &settings));
+        });
+        String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn one_line_tells_a_connection() {
+        let lines = logged(Level::INFO, ConnectionLog::All, |record| {
+            record.client(Client { source: "198.51.100.7:5".parse().unwrap(), ..record.client });
+            record.hello(&CanonicalName::parse(b"Checkout.Shop.example").unwrap());
+            record.route(&"shop/checkout".into());
+            *record.attempts() += 2;
+            record.connected("10.0.0.7:50002".parse().unwrap());
+            record.relayed(End::ResetByClient, 1514, 4000);
+        });
+        assert_eq!(lines.lines().count(), 1, "{lines}");
+        for field in [
+            " INFO strait::connection",
+            "listener=\"[::]:8443\"",
+            "client=198.51.100.7:5",
+            "peer=192.0.2.1:4711",
+            "name=\"checkout.shop.example\"",
+            "route=\"shop/checkout\"",
+            "endpoint=10.0.0.7:50002",
+            "ending=\"reset_by_client\"",
+            "bytes_up=1514 bytes_down=4000 attempts=2",
+        ] {
+            assert!(lines.contains(field), "{field} in {lines}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_why_and_what_to_do() {
+        let refused = Refused::new(Ending::Loop, "it leads back");
+        let lines =
+            logged(Level::INFO, ConnectionLog::Refusals, |record| record.refused(&refused, true));
+        assert!(lines.contains(" WARN strait::connection"), "{lines}");
+        assert!(
+            lines.contains("reason=\"it leads back\" hint=\"an endpoint of the route"),
+            "{lines}"
+        );
+        assert!(lines.contains("alert=\"internal_error\""), "{lines}");
+    }
+
+    #[test]
+    fn the_setting_filters() {
+        let completed = |record: &mut Record| record.relayed(End::Finished, 0, 0);
+        let refused = Refused::new(Ending::UnknownName, "no route");
+        let refused = |record: &mut Record| record.refused(&refused, true);
+        assert_eq!(logged(Level::INFO, ConnectionLog::Refusals, completed), "");
+        assert_ne!(logged(Level::INFO, ConnectionLog::Refusals, refused), "");
+        assert_eq!(logged(Level::INFO, ConnectionLog::None, refused), "");
+    }
+
+    #[test]
+    fn a_probe_without_a_byte_is_for_debugging() {
+        let gone = Refused::new(Ending::ClientGone, "closed");
+        let probe = |record: &mut Record| record.refused(&gone, false);
+        assert_eq!(logged(Level::INFO, ConnectionLog::All, probe), "");
+        assert!(
+            logged(Level::DEBUG, ConnectionLog::All, probe).contains("DEBUG strait::connection")
+        );
+        let half = |record: &mut Record| record.refused(&gone, true);
+        assert!(logged(Level::INFO, ConnectionLog::All, half).contains("client_gone"));
+    }
+
+    #[tokio::test]
+    async fn a_panic_loses_its_connection_only_and_is_recorded() {
+        let shared = shared(ConnectionLog::All);
+        shared.metrics.admit_listeners(["[::]:8443"]);
+        let (there, open) = (Arc::clone(&shared), shared.shutdown.connection());
+        let connection = async move {
+            let _open = open;
+            let listening =
+                Listening::new("[::]:8443".parse().unwrap(), &[], CancellationToken::new());
+            let peer = "192.0.2.1:4711".parse().unwrap();
+            let settings = Arc::clone(&there.live.load().settings);
+            let _record = Record::new(there, Arc::new(listening), peer, Instant::now(), &settings);
+            panic!("as a fault of ours would");
+        };
+        let ended = tokio::spawn(connection).await;
+        assert!(ended.is_err());
+        assert_eq!(shared.shutdown.open_connections(), 0);
+        let text = shared.metrics.text();
+        assert!(
+            text.contains("ending=\"internal\",listener=\"[::]:8443\",route=\"\"} 1"),
+            "{text}"
+        );
+    }
+}

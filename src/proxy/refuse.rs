@@ -1,0 +1,217 @@
+//! Refusing a connection so that the other side learns why.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::ready;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
+
+use crate::model::ending::{Alert, Ending};
+use crate::reactor::Socket;
+use crate::routing::table::Refusal;
+
+use super::buffer;
+use super::hello::HelloError;
+use super::places::Places;
+
+/// Most refused connections that are listened to until they stop: what they can cost is this times [`DISCARD_TIME`].
+pub(super) const MOST_DISCARDING: usize = 1024;
+/// Most that is discarded of one: a hello's remainder with early data behind it (RFC 8446 §4.2.10 leaves the size to servers,
+/// which allow 16 KiB as a rule).
+const DISCARD_BYTES: usize = 64 * 1024;
+/// How long: a round trip or a few, so that the alert is there before the close.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// Why a connection is refused, for both sides of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) ending: Ending,
+    /// What the client is told.
+    pub(super) alert: Option<Alert>,
+    /// What the operator is told.
+    pub(super) reason: Cow<'static, str>,
+    /// What the operator may do.
+    pub(super) hint: Option<&'static str>,
+    /// The limit that was reached, by its setting's name.
+    pub(super) limit: Option<&'static str>,
+}
+
+impl Refused {
+    /// With the ending's own alert and hint.
+    pub(super) fn new(ending: Ending, reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            ending,
+            alert: alert(ending),
+            reason: reason.into(),
+            hint: hint(ending),
+            limit: None,
+        }
+    }
+
+    /// Over one of the limits, before a hello was read: nothing in TLS can be said yet.
+    pub(super) fn over_connections() -> Self {
+        let reason = "as many connections are open as limits.connections allows";
+        let refused = Self::new(Ending::Overloaded, reason);
+        Self { alert: None, limit: Some("connections"), ..refused }
+    }
+
+    /// The client has broken the connection.
+    pub(super) fn gone(error: &io::Error) -> Self {
+        Self::new(Ending::ClientGone, error.to_string())
+    }
+
+    /// No hello before the deadline. No alert fits: nothing is wrong with what came so far.
+    pub(super) fn late() -> Self {
+        Self::new(Ending::HelloTimeout, "no whole hello within limits.helloTimeout")
+    }
+
+    /// Bytes that are no acceptable hello.
+    pub(super) fn hello(error: HelloError) -> Self {
+        let refused = Self::new(error.ending(), error.to_string());
+        Self { alert: error.alert(), hint: error.hint().or(refused.hint), ..refused }
+    }
+
+    /// A name that leads nowhere, or not for this client.
+    pub(super) fn decision(refusal: &Refusal) -> Self {
+        let reason = match refusal.label {
+            Some(_) => "no allow rule of the route admits the source",
+            None => "no route has this name",
+        };
+        Self { alert: Some(refusal.alert()), ..Self::new(refusal.ending, reason) }
+    }
+}
+
+/// Says why, in TLS where the client speaks it, and closes so that this arrives: a close with unread bytes would send a RST,
+/// which makes the client's kernel drop what it has not read yet.
+pub(super) async fn close(mut socket: Socket, refused: &Refused, discarding: &Places) {
+    // Nobody is there to be told, or the whole gateway goes.
+    if refused.ending == Ending::ClientGone || refused.ending == Ending::Drained {
+        return;
+    }
+    let place = discarding.take(MOST_DISCARDING);
+    let goodbye = async {
+        if let Some(alert) = refused.alert {
+            socket.write_all(&alert_record(alert)).await?;
+        }
+        socket.shutdown().await?;
+        if place.is_some() { discard(&mut socket).await } else { Ok(()) }
+    };
+    // A timeout or an error: it is closed all the same.
+    let _ = timeout(DISCARD_TIME, goodbye).await;
+}
+
+/// A fatal alert (RFC 8446 §6) in a record whose version every TLS client takes before a version is agreed on (§5.1).
+fn alert_record(alert: Alert) -> [u8; 7] {
+    [0x15, 0x03, 0x03, 0, 2, 2, alert as u8]
+}
+
+/// Reads until the end, or until it is enough.
+async fn discard(socket: &mut Socket) -> io::Result<()> {
+    let mut discarded = 0;
+    while discarded < DISCARD_BYTES {
+        let read = poll_fn(|context| {
+            buffer::with(|buffer| {
+                let mut into = ReadBuf::new(buffer);
+                ready!(Pin::new(&mut *socket).poll_read(context, &mut into))?;
+                std::task::Poll::Ready(io::Result::Ok(into.filled().len()))
+            })
+        })
+        .await?;
+        if read == 0 {
+            break;
+        }
+        discarded += read;
+    }
+    Ok(())
+}
+
+/// The alert of an ending that says it all; parser and table know better for some.
+fn alert(ending: Ending) -> Option<Alert> {
+    match ending {
+        Ending::NoHealthyEndpoint
+        | Ending::ConnectFailed
+        | Ending::Overloaded
+        | Ending::Loop
+        | Ending::Internal => Some(Alert::InternalError),
+        Ending::MalformedHello => Some(Alert::DecodeError),
+        Ending::NoServerName => Some(Alert::MissingExtension),
+        Ending::UnknownName | Ending::Denied => Some(Alert::UnrecognizedName),
+        Ending::Completed
+        | Ending::ClientGone
+        | Ending::BadProxyHeader
+        | Ending::HelloTimeout
+        | Ending::NotTls
+        | Ending::ResetByClient
+        | Ending::ResetByEndpoint
+        | Ending::IdleTimeout
+        | Ending::Drained => None,
+    }
+}
+
+/// What an operator may do about an ending, in words of Dapr's world.
+pub(super) fn hint(ending: Ending) -> Option<&'static str> {
+    match ending {
+        Ending::BadProxyHeader => Some(
+            "the listener's proxyProtocol.from says that this peer sends a PROXY header first: switch it on at the load balancer, \
+             or take its network out of the list",
+        ),
+        Ending::HelloTimeout => Some(
+            "something connects and sends no TLS hello within limits.helloTimeout: a health check that holds its connection, or \
+             a path whose MTU loses the hello's second segment",
+        ),
+        Ending::NotTls => Some(
+            "this listener is for sidecars' mTLS: look at the record's client for a health check, a scanner, or somebody who means \
+             another port",
+        ),
+        Ending::MalformedHello => Some(
+            "no daprd sends such a hello: look at the record's client for a scanner, at its name resolver for what it puts into \
+             names, or on the way to it for what changes bytes",
+        ),
+        Ending::NoServerName => {
+            Some("let the callers resolve with nameformat, sqlite or consul, to names")
+        }
+        Ending::UnknownName => Some(
+            "an app has a route once it is exported or named under routes; `strait explain NAME` tells what comes close",
+        ),
+        Ending::Denied => Some("`strait explain NAME --from ADDRESS` tells which rules there are"),
+        Ending::NoHealthyEndpoint => Some(
+            "every endpoint is down, ejected or not resolved: `strait explain NAME` and /status tell which",
+        ),
+        Ending::ConnectFailed => Some(
+            "nothing answers at the endpoints: an endpoint is daprd's internal gRPC port, 50002 on Kubernetes, \
+             --dapr-internal-grpc-port elsewhere",
+        ),
+        Ending::Loop => Some(
+            "an endpoint of the route leads back to this gateway: give the sidecar's own address",
+        ),
+        Ending::Overloaded => Some(
+            "raise the limit if this load is meant to be, or look which peers hold the connections",
+        ),
+        Ending::Internal => Some("a fault of the gateway: please report the lines around this one"),
+        Ending::Completed
+        | Ending::ClientGone
+        | Ending::ResetByClient
+        | Ending::ResetByEndpoint
+        | Ending::IdleTimeout
+        | Ending::Drained => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_tells_the_operator_what_to_do() {
+        let refusals = Ending::ALL.into_iter().filter(|ending| ending.is_refusal());
+        assert_eq!(refusals.clone().count(), 12);
+        assert!(refusals.clone().all(|ending| hint(ending).is_some()));
+        assert!(
+            !Ending::ALL.into_iter().any(|ending| !ending.is_refusal() && hint(ending).is_some())
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! Sockets of a core's own set.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll, ready};
+
+use rustix::net::SocketFlags;
+use tokio::task::coop;
+
+use super::set::{self, Ready, Registration, Token};
+
+/// A registered descriptor. The order of the fields is that of their end.
+#[derive(Debug)]
+pub(super) struct Source<T> {
+    registration: Registration,
+    io: T,
+}
+
+impl<T: AsFd> Source<T> {
+    pub(super) fn new(io: T, ready: Ready) -> io::Result<Self> {
+        Ok(Self { registration: Registration::new(&io, ready)?, io })
+    }
+
+    pub(super) fn io(&self) -> &T {
+        &self.io
+    }
+
+    /// The descriptor without its registration.
+    pub(super) fn into_inner(self) -> io::Result<T> {
+        set::forget(&self.io)?;
+        Ok(self.io)
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.registration.ready().has(Ready::BROKEN)
+    }
+
+    /// Waits until `want` can be tried.
+    pub(super) fn poll_ready(
+        &self,
+        context: &mut Context<'_>,
+        want: Ready,
+    ) -> Poll<io::Result<()>> {
+        // Shares Tokio's budget: a task whose socket is always ready still lets others go on.
+        let proceed = ready!(coop::poll_proceed(context));
+        let polled = self.registration.poll(context, want);
+        if polled.is_ready() {
+            proceed.made_progress();
+        }
+        polled
+    }
+
+    /// Tries, without a system call when it is known that it would block.
+    pub(super) fn try_io<R>(
+        &self,
+        want: Ready,
+        mut attempt: impl FnMut(&T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        if !self.registration.ready().has(want) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        loop {
+            match attempt(&self.io) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.registration.clear(want);
+                    return Err(error);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits and tries until it does not block.
+    pub(super) fn poll_io<R>(
+        &self,
+        context: &mut Context<'_>,
+        want: Ready,
+        mut attempt: impl FnMut(&Self) -> io::Result<R>,
+    ) -> Poll<io::Result<R>> {
+        loop {
+            ready!(self.poll_ready(context, want))?;
+            match attempt(self) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+}
+
+impl Source<TcpStream> {
+    pub(super) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.try_io(Ready::READ, |mut io| io.read(into))?;
+        // Fewer than asked for: it is drained, and a new edge tells of more, unless none comes any more.
+        if read < into.len() && !self.registration.ready().has(Ready::LAST) {
+            self.registration.clear(Ready::READ);
+        }
+        Ok(read)
+    }
+
+    pub(super) fn try_write(&self, from: &[u8]) -> io::Result<usize> {
+        let written = self.try_io(Ready::WRITE, |mut io| io.write(from))?;
+        if written < from.len() {
+            self.registration.clear(Ready::WRITE);
+        }
+        Ok(written)
+    }
+
+    /// Waits for the outcome of a connect.
+    pub(super) async fn connected(self) -> io::Result<Self> {
+        std::future::poll_fn(|context| self.poll_ready(context, Ready::WRITE)).await?;
+        // A connect that failed has raised an error; asking each time would cost a system call for each connection.
+        let error = if self.is_broken() { self.io.take_error()? } else { None };
+        error.map_or(Ok(self), Err)
+    }
+}
+
+impl Source<TcpListener> {
+    /// The next connection. What it sent may be there already, and a write never waits at first.
+    pub(super) fn try_accept(&self) -> io::Result<(Source<TcpStream>, SocketAddr)> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (accepted, peer) = self
+            .try_io(Ready::READ, |listener| Ok(rustix::net::acceptfrom_with(listener, flags)?))?;
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        let peer = peer.ok_or_else(|| io::Error::other("a peer without an IP address"))?;
+        Ok((Source::new(accepted.into(), Ready::BOTH)?, peer))
+    }
+}
+
+impl<T: AsFd> AsFd for Source<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.as_fd()
+    }
+}
+
+/// A socket whose events bring its holder a turn, and wake no task.
+#[derive(Debug)]
+pub struct Watched(pub(super) Source<TcpStream>);
+
+impl Watched {
+    /// From now on events bring a turn with `token`. What is known so far brings none: the first turn is the caller's.
+    pub fn hand_over(&self, token: Token) {
+        self.0.registration.hand_over(token);
+    }
+
+    /// Whether the connection is broken as far as an event has told.
+    pub fn is_broken(&self) -> bool {
+        self.0.is_broken()
+    }
+
+    /// Reads what is there; `WouldBlock` when nothing is, 0 at the end.
+    pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(into)
+    }
+
+    /// Writes what fits; `WouldBlock` when nothing does.
+    pub fn try_write(&self, from: &[u8]) -> io::Result<usize> {
+        self.0.try_write(from)
+    }
+
+    /// Reads in another way, which must say `WouldBlock` only when nothing is there.
+    pub fn try_read_with(
+        &self,
+        mut read: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        self.0.try_io(Ready::READ, |io| read(io.as_fd()))
+    }
+
+    /// Writes in another way, which must say `WouldBlock` only when nothing fits.
+    pub fn try_write_with(
+        &self,
+        mut write: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        self.0.try_io(Ready::WRITE, |io| write(io.as_fd()))
+    }
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

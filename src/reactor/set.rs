@@ -1,0 +1,454 @@
+//! A core's own epoll set: every data socket is registered in it once, edge-triggered, and never changed again.
+//!
+//! The set sits in the core's Tokio runtime as one descriptor, so that timers, tasks and everything else of Tokio go on as they
+//! are. What an event means to whom stands in a slot: a task waits for it, or whoever takes turns on it does. Slots are reached
+//! by number through the thread, which keeps sockets `Send`, as Tokio's tasks have to be.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Runtime;
+
+/// Events taken at a time: a system call's cost is spread over them, and tasks get their turn between two batches.
+const BATCH: usize = 256;
+
+thread_local! {
+    static SET: RefCell<Option<Set>> = const { RefCell::new(None) };
+}
+
+/// A core's set, before its thread runs.
+#[derive(Debug)]
+pub struct Reactor {
+    epoll: Arc<OwnedFd>,
+    waiting: AsyncFd<Arc<OwnedFd>>,
+}
+
+/// Whose turn it is: what the socket was handed over with.
+pub type Token = u32;
+
+/// What a turn came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Nothing is left to do until the next event.
+    Done,
+    /// It was cut to let others go on; no event will tell of what is left.
+    Again,
+}
+
+impl Reactor {
+    /// A new set, waited for in `runtime`.
+    pub fn new(runtime: &Runtime) -> io::Result<Self> {
+        let epoll = Arc::new(epoll::create(CreateFlags::CLOEXEC)?);
+        let _registers_there = runtime.enter();
+        let inner = Arc::clone(&epoll);
+        #[expect(unsafe_code, reason = "Tokio has no safe way to wait for a descriptor")]
+        // SAFETY: `inner` owns the epoll set's descriptor and nobody else closes it, so that it stays open and the same one until
+        // `waiting` drops it, which takes it out of Tokio's own set first.
+        let waiting = unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE)? };
+        Ok(Self { epoll, waiting })
+    }
+
+    /// Runs the runtime's tasks on this thread until `until` is done; sockets that are made here meanwhile belong to the set.
+    /// `turn` is called for events of those that were handed over.
+    pub fn run(
+        self,
+        runtime: &Runtime,
+        turn: impl FnMut(Token) -> Turn,
+        until: impl Future<Output = ()>,
+    ) -> io::Result<()> {
+        SET.replace(Some(Set::new(Arc::clone(&self.epoll))));
+        let ended = runtime.block_on(async {
+            let mut driven = pin!(self.drive(turn));
+            tokio::select! {
+                biased;
+                ended = &mut driven => ended,
+                () = until => Ok(()),
+            }
+        });
+        drop(SET.take());
+        ended
+    }
+
+    async fn drive(&self, mut turn: impl FnMut(Token) -> Turn) -> io::Result<()> {
+        let mut batch = Batch::default();
+        loop {
+            if batch.turns.is_empty() {
+                let mut events = self.waiting.readable().await?;
+                // Only then: an edge of the inner set comes once, and what it left behind would be forgotten with it.
+                if batch.collect(&self.epoll)? == Collected::All {
+                    events.clear_ready();
+                }
+            } else {
+                tokio::task::yield_now().await;
+                batch.collect(&self.epoll)?;
+            }
+            batch.dispatch(&mut turn);
+        }
+    }
+}
+
+/// What came at a time, with the room for it.
+#[derive(Default)]
+struct Batch {
+    events: Vec<Event>,
+    wake: Vec<Waker>,
+    turns: Vec<Token>,
+    taken: Vec<Token>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Collected {
+    All,
+    /// As many as asked for: more may be there.
+    Some,
+}
+
+impl Batch {
+    /// Takes events, without waiting for any, and notes them in their slots.
+    fn collect(&mut self, epoll: &OwnedFd) -> io::Result<Collected> {
+        self.events.clear();
+        self.events.reserve(BATCH);
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match epoll::wait(epoll, spare_capacity(&mut self.events), Some(&at_once)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let Self { events, wake, turns, .. } = self;
+        with(|set| {
+            for event in events.iter() {
+                set.note(event.data.u64(), Ready::of(event.flags), wake, turns);
+            }
+        });
+        Ok(if self.events.len() < BATCH { Collected::All } else { Collected::Some })
+    }
+
+    /// Wakes and calls, with no slot borrowed: both may make, use and drop sockets.
+    fn dispatch(&mut self, turn: &mut impl FnMut(Token) -> Turn) {
+        self.wake.drain(..).for_each(Waker::wake);
+        mem::swap(&mut self.turns, &mut self.taken);
+        for token in self.taken.drain(..) {
+            if turn(token) == Turn::Again {
+                self.turns.push(token);
+            }
+        }
+    }
+}
+
+/// What is known of a descriptor: set by events, cleared by whoever finds that it is not so any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ready(u8);
+
+impl Ready {
+    pub(super) const NONE: Self = Self(0);
+    /// A read would not block.
+    pub(super) const READ: Self = Self(1);
+    /// A write would not block.
+    pub(super) const WRITE: Self = Self(2);
+    pub(super) const BOTH: Self = Self(3);
+    /// No further edge comes for reads: the other side has sent its FIN, or is gone.
+    pub(super) const LAST: Self = Self(4);
+    /// An error waits.
+    pub(super) const BROKEN: Self = Self(8);
+
+    fn of(flags: EventFlags) -> Self {
+        let gone = EventFlags::HUP | EventFlags::ERR;
+        let mut ready = Self::NONE;
+        if flags.intersects(EventFlags::IN | EventFlags::RDHUP | gone) {
+            ready.add(Self::READ);
+        }
+        if flags.intersects(EventFlags::OUT | gone) {
+            ready.add(Self::WRITE);
+        }
+        if flags.intersects(EventFlags::RDHUP | gone) {
+            ready.add(Self::LAST);
+        }
+        if flags.contains(EventFlags::ERR) {
+            ready.add(Self::BROKEN);
+        }
+        ready
+    }
+
+    pub(super) fn has(self, what: Self) -> bool {
+        self.0 & what.0 != 0
+    }
+
+    fn add(&mut self, more: Self) {
+        self.0 |= more.0;
+    }
+
+    fn remove(&mut self, less: Self) {
+        self.0 &= !less.0;
+    }
+}
+
+/// The slots of one thread.
+#[derive(Debug)]
+struct Set {
+    number: u32,
+    epoll: Arc<OwnedFd>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// Counts the slot's descriptors: an event of one that is closed must not reach the next.
+    generation: u32,
+    ready: Ready,
+    waiting: Waiting,
+}
+
+/// Who is told of an event.
+#[derive(Debug)]
+enum Waiting {
+    /// Tasks: who reads, who writes.
+    Tasks([Option<Waker>; 2]),
+    /// Whoever takes turns.
+    Turns(Token),
+}
+
+const NOBODY: Waiting = Waiting::Tasks([None, None]);
+
+impl Set {
+    fn new(epoll: Arc<OwnedFd>) -> Self {
+        /// Tells the sets of all threads apart: a socket that strayed from its thread must not use another's slot.
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        Self { number, epoll, slots: Vec::new(), free: Vec::new() }
+    }
+
+    fn insert(&mut self, ready: Ready) -> io::Result<Registration> {
+        if let Some(slot) = self.free.pop()
+            && let Some(place) = self.slots.get_mut(slot as usize)
+        {
+            place.ready = ready;
+            return Ok(Registration { set: self.number, slot, generation: place.generation });
+        }
+        let slot = u32::try_from(self.slots.len()).map_err(io::Error::other)?;
+        self.slots.push(Slot { generation: 0, ready, waiting: NOBODY });
+        Ok(Registration { set: self.number, slot, generation: 0 })
+    }
+
+    fn slot(&mut self, of: &Registration) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(of.slot as usize)?;
+        (self.number == of.set && slot.generation == of.generation).then_some(slot)
+    }
+
+    fn note(&mut self, data: u64, ready: Ready, wake: &mut Vec<Waker>, turns: &mut Vec<Token>) {
+        let halves = [data & u64::from(u32::MAX), data >> 32];
+        let [slot, generation] = halves.map(|half| u32::try_from(half).unwrap_or_default());
+        let Some(slot) = self.slots.get_mut(slot as usize) else { return };
+        if slot.generation != generation {
+            return;
+        }
+        slot.ready.add(ready);
+        match &mut slot.waiting {
+            Waiting::Turns(token) => turns.push(*token),
+            Waiting::Tasks([reader, writer]) => {
+                wake.extend(ready.has(Ready::READ).then(|| reader.take()).flatten());
+                wake.extend(ready.has(Ready::WRITE).then(|| writer.take()).flatten());
+            }
+        }
+    }
+}
+
+/// Borrows the thread's set; nothing where there is none.
+fn with<R>(borrow: impl FnOnce(&mut Set) -> R) -> Option<R> {
+    SET.with_borrow_mut(|set| set.as_mut().map(borrow))
+}
+
+/// Whether sockets made on this thread belong to a set.
+pub(super) fn is_entered() -> bool {
+    with(|_| ()).is_some()
+}
+
+/// Takes a descriptor that lives on out of this thread's set.
+pub(super) fn forget(source: &impl AsFd) -> io::Result<()> {
+    with(|set| epoll::delete(&set.epoll, source)).unwrap_or(Ok(()))?;
+    Ok(())
+}
+
+/// A descriptor's place in its set, free again when dropped. To be dropped before the descriptor, whose closing takes it out of
+/// the epoll set.
+#[derive(Debug)]
+pub(super) struct Registration {
+    set: u32,
+    slot: u32,
+    generation: u32,
+}
+
+impl Registration {
+    /// Registers with this thread's set. `ready` is what may be assumed: a try costs less than waiting for an event.
+    pub(super) fn new(source: &impl AsFd, ready: Ready) -> io::Result<Self> {
+        let all = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let added = with(|set| {
+            let registration = set.insert(ready)?;
+            let data = u64::from(registration.generation) << 32 | u64::from(registration.slot);
+            let added = epoll::add(&set.epoll, source, EventData::new_u64(data), all);
+            Ok((registration, added))
+        });
+        let (registration, added) = added.unwrap_or_else(|| Err(astray()))?;
+        added?;
+        Ok(registration)
+    }
+
+    /// What is known.
+    pub(super) fn ready(&self) -> Ready {
+        self.with(|slot| slot.ready).unwrap_or(Ready::NONE)
+    }
+
+    /// Notes that it is not so any more.
+    pub(super) fn clear(&self, what: Ready) {
+        self.with(|slot| slot.ready.remove(what));
+    }
+
+    /// Whether what is wanted, reading or writing, can be tried; else the task is woken then.
+    pub(super) fn poll(&self, context: &Context<'_>, want: Ready) -> Poll<io::Result<()>> {
+        let waited = self.with(|slot| {
+            if slot.ready.has(want) {
+                return (Poll::Ready(Ok(())), None);
+            }
+            let Waiting::Tasks([reader, writer]) = &mut slot.waiting else {
+                return (Poll::Ready(Err(astray())), None);
+            };
+            let waiting = if want == Ready::READ { reader } else { writer };
+            if waiting.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+                return (Poll::Pending, None);
+            }
+            (Poll::Pending, waiting.replace(context.waker().clone()))
+        });
+        // The old waker is dropped with no slot borrowed: it may be the last that holds its task, and so a socket.
+        waited.map_or_else(|| Poll::Ready(Err(astray())), |(poll, _old)| poll)
+    }
+
+    /// From now on `token` is told of events, and no task.
+    pub(super) fn hand_over(&self, token: Token) {
+        let tasks = self.with(|slot| mem::replace(&mut slot.waiting, Waiting::Turns(token)));
+        drop(tasks);
+    }
+
+    fn with<R>(&self, borrow: impl FnOnce(&mut Slot) -> R) -> Option<R> {
+        with(|set| set.slot(self).map(borrow)).flatten()
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let freed = with(|set| {
+            let slot = set.slot(self)?;
+            slot.generation = slot.generation.wrapping_add(1);
+            let waiting = mem::replace(&mut slot.waiting, NOBODY);
+            set.free.push(self.slot);
+            Some(waiting)
+        });
+        // Wakers, with no slot borrowed.
+        drop(freed);
+    }
+}
+
+fn astray() -> io::Error {
+    io::Error::other("the socket is not on the thread that it was made on")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+    use tokio::runtime::Builder;
+
+    fn on_a_core(turn: impl FnMut(Token) -> Turn, test: impl Future<Output = ()>) {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        Reactor::new(&runtime).unwrap().run(&runtime, turn, test).unwrap();
+    }
+
+    async fn readable(registration: &Registration) {
+        std::future::poll_fn(|context| registration.poll(context, Ready::READ)).await.unwrap();
+    }
+
+    #[test]
+    fn more_events_than_a_batch_holds_all_come() {
+        on_a_core(|_| Turn::Done, async {
+            let pairs: Vec<_> = (0..BATCH + 50)
+                .map(|_| {
+                    let (near, far) = UnixStream::pair().unwrap();
+                    (Registration::new(&near, Ready::NONE).unwrap(), near, far)
+                })
+                .collect();
+            for (_, _, far) in &pairs {
+                io::Write::write_all(&mut &*far, b"a").unwrap();
+            }
+            for (registration, ..) in &pairs {
+                readable(registration).await;
+            }
+        });
+    }
+
+    #[test]
+    fn an_event_of_a_closed_descriptor_does_not_reach_the_next_in_its_slot() {
+        on_a_core(|_| Turn::Done, async {
+            let (near, _far) = UnixStream::pair().unwrap();
+            let first = Registration::new(&near, Ready::NONE).unwrap();
+            let stale = u64::from(first.generation) << 32 | u64::from(first.slot);
+            forget(&near).unwrap();
+            drop(first);
+            let next = Registration::new(&near, Ready::NONE).unwrap();
+            with(|set| set.note(stale, Ready::READ, &mut Vec::new(), &mut Vec::new()));
+            assert_eq!((next.slot, next.ready()), (0, Ready::NONE));
+            assert_ne!(u64::from(next.generation) << 32, stale);
+        });
+    }
+
+    #[test]
+    fn a_turn_that_was_cut_comes_again_without_an_event() {
+        let mut turns = 0;
+        let (done, finished) = tokio::sync::oneshot::channel();
+        let mut done = Some(done);
+        let turn = |token| {
+            assert_eq!(token, 7);
+            turns += 1;
+            if turns < 5 {
+                return Turn::Again;
+            }
+            done.take().map(|done| done.send(()));
+            Turn::Done
+        };
+        on_a_core(turn, async {
+            let (near, _far) = UnixStream::pair().unwrap();
+            let registration = Registration::new(&near, Ready::NONE).unwrap();
+            // The descriptor is writable, which is its one event.
+            registration.hand_over(7);
+            finished.await.unwrap();
+        });
+        assert_eq!(turns, 5);
+    }
+
+    #[test]
+    fn a_socket_that_strayed_from_its_thread_is_an_error() {
+        let mut strayed = None;
+        on_a_core(|_| Turn::Done, async {
+            let (near, _far) = UnixStream::pair().unwrap();
+            strayed = Some(Registration::new(&near, Ready::BOTH).unwrap());
+        });
+        let strayed = strayed.unwrap();
+        on_a_core(|_| Turn::Done, async {
+            let (near, _far) = UnixStream::pair().unwrap();
+            let own = Registration::new(&near, Ready::READ).unwrap();
+            let context = Context::from_waker(Waker::noop());
+            assert!(matches!(strayed.poll(&context, Ready::READ), Poll::Ready(Err(_))));
+            drop(strayed);
+            assert!(own.ready().has(Ready::READ), "not freed by another set's registration");
+        });
+    }
+}
