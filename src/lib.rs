@@ -5,6 +5,8 @@
 )]
 
 pub mod config;
+pub mod discovery;
+pub mod health;
 pub mod model;
 pub mod policy;
 pub mod proxy;

@@ -1,0 +1,364 @@
+//! The file source: sends the configuration when it starts, and again whenever its contents have changed.
+//!
+//! *Directories are watched, not files*: an atomic rename replaces the inode that a watch on the file would be on, and a
+//! Kubernetes `ConfigMap` swaps the `..data` link beside it, so such a watch is dead after the first or second change. What a
+//! watch tells is only a reason to look: whether something has changed is decided by the contents. A slow poll covers what no
+//! watch sees, such as network file systems and the target of a symbolic link.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Loaded, Problem, Reading};
+
+/// Between looks when no watch tells anything.
+const POLL: Duration = Duration::from_secs(10);
+/// A change is over when so long nothing more has happened: an editor writes in several steps.
+const QUIET: Duration = Duration::from_millis(50);
+/// A look comes at the latest so long after the first sign of a change.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// What a load gave.
+pub type Outcome = Result<Loaded, Vec<Problem>>;
+
+/// The configuration on disk.
+#[derive(Debug)]
+pub struct FileSource {
+    path: PathBuf,
+    poll: Duration,
+    signs: Arc<Notify>,
+    /// `None` where the system gives no watch; polling goes on.
+    watcher: Option<RecommendedWatcher>,
+    /// What was last sent.
+    last: Option<Last>,
+}
+
+/// What is remembered of a load.
+#[derive(Debug)]
+struct Last {
+    fingerprint: u64,
+    files: Vec<PathBuf>,
+    routes_files: Vec<PathBuf>,
+}
+
+/// Watches a file or directory until `stop`. The first load is sent at once; after that one when the contents have changed, good
+/// or bad, and when `reload` asks for it (SIGHUP). Ends also when nobody receives any more.
+pub async fn watch(
+    path: PathBuf,
+    reload: Arc<Notify>,
+    stop: CancellationToken,
+    changes: mpsc::Sender<Outcome>,
+) {
+    let source = FileSource::new(path, POLL);
+    stop.run_until_cancelled(source.run(&reload, &changes)).await;
+}
+
+impl FileSource {
+    /// A source that looks at least once per `poll`.
+    pub fn new(path: PathBuf, poll: Duration) -> Self {
+        let signs = Arc::new(Notify::new());
+        let watcher = watcher(Arc::clone(&signs));
+        Self { path, poll, signs, watcher, last: None }
+    }
+
+    async fn run(mut self, reload: &Notify, changes: &mpsc::Sender<Outcome>) {
+        let mut forced = true;
+        loop {
+            let (path, poll) = (self.path.clone(), self.poll);
+            let looked = spawn_blocking(move || {
+                let outcome = self.look(forced);
+                (self, outcome)
+            });
+            // A panic in there has been reported by the panic hook and took the source along: another one may have more luck.
+            let (source, outcome) = looked.await.unwrap_or_else(|_| (Self::new(path, poll), None));
+            self = source;
+            if let Some(outcome) = outcome
+                && changes.send(outcome).await.is_err()
+            {
+                return;
+            }
+            forced = self.wait(reload).await;
+        }
+    }
+
+    /// Loads when it must or when contents differ from those last sent.
+    fn look(&mut self, forced: bool) -> Option<Outcome> {
+        // Before the look, so that a change during it is a sign for the next one.
+        self.watch_directories();
+        if !forced && self.last.as_ref().is_some_and(|last| last.still_holds(&self.path)) {
+            return None;
+        }
+        let Reading { outcome, fingerprint, files, routes_files, partial: _ } =
+            config::read(&self.path);
+        let last = Last { fingerprint, files, routes_files };
+        if self.last.as_ref().map(Last::all_files) != Some(last.all_files()) {
+            // What changed in a new directory between its look and its watch is known only to a second look.
+            self.signs.notify_one();
+        }
+        self.last = Some(last);
+        Some(outcome)
+    }
+
+    /// Asked for again each time: it costs little and heals a watch whose directory was replaced.
+    fn watch_directories(&mut self) {
+        let files = self.last.as_ref().map(Last::all_files).unwrap_or_default();
+        let Some(watcher) = &mut self.watcher else { return };
+        for directory in config::directories(&self.path, &files) {
+            // A directory that is not there, or no watch left to have: polling covers it.
+            let _ = watcher.watch(&directory, RecursiveMode::NonRecursive);
+        }
+    }
+
+    /// Returns when there is a reason to look, and whether the operator asked for it.
+    async fn wait(&self, reload: &Notify) -> bool {
+        tokio::select! {
+            biased;
+            () = reload.notified() => true,
+            () = self.signs.notified() => {
+                self.settle().await;
+                false
+            }
+            () = sleep(self.poll) => false,
+        }
+    }
+
+    async fn settle(&self) {
+        let patience = Instant::now() + PATIENCE;
+        let quiet = async {
+            while timeout_at(Instant::now() + QUIET, self.signs.notified()).await.is_ok() {}
+        };
+        tokio::select! {
+            () = quiet => {}
+            () = sleep_until(patience) => {}
+        }
+    }
+}
+
+impl Last {
+    fn all_files(&self) -> Vec<PathBuf> {
+        [&*self.files, &*self.routes_files].concat()
+    }
+
+    fn still_holds(&self, path: &Path) -> bool {
+        config::fingerprint(path, &self.routes_files) == self.fingerprint
+    }
+}
+
+fn watcher(signs: Arc<Notify>) -> Option<RecommendedWatcher> {
+    let told = move |event: notify::Result<Event>| {
+        // An error may be a lost event, so it is a sign as well.
+        if event.map_or(true, |event| changes_contents(event.kind)) {
+            signs.notify_one();
+        }
+    };
+    notify::recommended_watcher(told).ok()
+}
+
+/// Our own reading opens and closes files: taken for a change it would make us read again, for ever.
+fn changes_contents(kind: EventKind) -> bool {
+    match kind {
+        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
+        EventKind::Any
+        | EventKind::Create(_)
+        | EventKind::Modify(_)
+        | EventKind::Remove(_)
+        | EventKind::Other => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use tempfile::TempDir;
+    use tokio::time::timeout;
+
+    /// Far beyond what a loaded machine needs; a test that fails takes so long, one that passes does not.
+    const BOUND: Duration = Duration::from_secs(30);
+
+    struct Running {
+        changes: mpsc::Receiver<Outcome>,
+        reload: Arc<Notify>,
+        stop: CancellationToken,
+    }
+
+    /// Starts a source that never polls, so that only the watch can tell.
+    fn start(path: &Path, poll: Duration) -> Running {
+        let (sender, changes) = mpsc::channel(16);
+        let running =
+            Running { changes, reload: Arc::new(Notify::new()), stop: CancellationToken::new() };
+        let source = FileSource::new(path.to_owned(), poll);
+        let (reload, stop) = (Arc::clone(&running.reload), running.stop.clone());
+        tokio::spawn(async move { stop.run_until_cancelled(source.run(&reload, &sender)).await });
+        running
+    }
+
+    impl Running {
+        async fn next(&mut self) -> Outcome {
+            timeout(BOUND, self.changes.recv()).await.expect("a change is seen").unwrap()
+        }
+
+        async fn next_cluster(&mut self) -> String {
+            self.next().await.unwrap().config.cluster.to_string()
+        }
+
+        /// Waits until this cluster's configuration comes: a change in steps may show a step.
+        async fn until_cluster(&mut self, cluster: &str) {
+            loop {
+                if self.next().await.is_ok_and(|loaded| &*loaded.config.cluster == cluster) {
+                    return;
+                }
+            }
+        }
+    }
+
+    impl Drop for Running {
+        fn drop(&mut self) {
+            self.stop.cancel();
+        }
+    }
+
+    const NEVER: Duration = Duration::from_hours(1);
+
+    fn cluster(name: &str) -> String {
+        format!("cluster: {name}\n")
+    }
+
+    async fn started(folder: &TempDir) -> (PathBuf, Running) {
+        let path = folder.path().join("strait.yaml");
+        fs::write(&path, cluster("one")).unwrap();
+        let mut running = start(&path, NEVER);
+        assert_eq!(running.next_cluster().await, "one");
+        (path, running)
+    }
+
+    #[tokio::test]
+    async fn a_file_written_in_place_is_seen_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, mut running) = started(&folder).await;
+        for name in ["two", "three", "four"] {
+            fs::write(&path, cluster(name)).unwrap();
+            running.until_cluster(name).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_renamed_into_place_is_seen_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, mut running) = started(&folder).await;
+        for name in ["two", "three", "four"] {
+            let beside = folder.path().join(".new");
+            fs::write(&beside, cluster(name)).unwrap();
+            fs::rename(&beside, &path).unwrap();
+            assert_eq!(running.next_cluster().await, name);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deleted_file_is_an_error_until_it_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, mut running) = started(&folder).await;
+        fs::remove_file(&path).unwrap();
+        assert_eq!(running.next().await.unwrap_err().len(), 1);
+        fs::write(&path, cluster("one")).unwrap();
+        running.until_cluster("one").await;
+    }
+
+    #[tokio::test]
+    async fn a_config_map_is_followed_through_its_swaps() {
+        let folder = tempfile::tempdir().unwrap();
+        let version = |name: &str| {
+            let version = folder.path().join(format!("..{name}"));
+            fs::create_dir(&version).unwrap();
+            fs::write(version.join("strait.yaml"), cluster(name)).unwrap();
+            let link = folder.path().join("..data_tmp");
+            symlink(format!("..{name}"), &link).unwrap();
+            fs::rename(&link, folder.path().join("..data")).unwrap();
+        };
+        version("one");
+        let path = folder.path().join("strait.yaml");
+        symlink("..data/strait.yaml", &path).unwrap();
+        let mut running = start(&path, NEVER);
+        assert_eq!(running.next_cluster().await, "one");
+        for (name, old) in [("two", "..one"), ("three", "..two"), ("four", "..three")] {
+            version(name);
+            fs::remove_dir_all(folder.path().join(old)).unwrap();
+            assert_eq!(running.next_cluster().await, name);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_routes_file_in_another_folder_is_watched_too() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let names = other.path().join("names.map");
+        fs::write(&names, "a.example 10.0.0.1:1\n").unwrap();
+        let path = folder.path().join("strait.yaml");
+        fs::write(&path, format!("cluster: one\nroutesFiles: [{}]\n", names.display())).unwrap();
+        let mut running = start(&path, NEVER);
+        let routes = |loaded: &Loaded| loaded.config.routes.files[0].routes;
+        assert_eq!(routes(&running.next().await.unwrap()), 1);
+        fs::write(other.path().join("new"), "a.example 10.0.0.1:1\nb.example 10.0.0.1:1\n")
+            .unwrap();
+        fs::rename(other.path().join("new"), &names).unwrap();
+        assert_eq!(routes(&running.next().await.unwrap()), 2);
+    }
+
+    #[tokio::test]
+    async fn a_file_added_to_a_directory_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("clusters.d")).unwrap();
+        fs::write(folder.path().join("a.yaml"), cluster("one")).unwrap();
+        let mut running = start(folder.path(), NEVER);
+        running.next().await.unwrap();
+        fs::write(folder.path().join(".new"), "limits: { helloTimeout: 1s }").unwrap();
+        fs::rename(folder.path().join(".new"), folder.path().join("clusters.d/b.yml")).unwrap();
+        let loaded = running.next().await.unwrap();
+        assert_eq!(loaded.config.settings.limits.hello_timeout, Duration::from_secs(1));
+    }
+
+    #[tokio::test]
+    async fn a_bad_change_is_told_once_and_a_good_one_heals() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, mut running) = started(&folder).await;
+        let place = |text: &str| {
+            fs::write(folder.path().join(".new"), text).unwrap();
+            fs::rename(folder.path().join(".new"), &path).unwrap();
+        };
+        place("cluster: [");
+        assert!(running.next().await.is_err());
+        place("cluster: [");
+        place(&cluster("one"));
+        assert_eq!(running.next_cluster().await, "one");
+    }
+
+    #[tokio::test]
+    async fn a_reload_sends_what_has_not_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_path, mut running) = started(&folder).await;
+        running.reload.notify_one();
+        assert_eq!(running.next_cluster().await, "one");
+    }
+
+    #[tokio::test]
+    async fn polling_sees_what_no_watch_does_and_only_changes() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let target = elsewhere.path().join("target");
+        fs::write(&target, cluster("one")).unwrap();
+        let path = folder.path().join("strait.yaml");
+        symlink(&target, &path).unwrap();
+        let mut running = start(&path, Duration::from_millis(20));
+        assert_eq!(running.next_cluster().await, "one");
+        fs::write(elsewhere.path().join("new"), cluster("two")).unwrap();
+        fs::rename(elsewhere.path().join("new"), &target).unwrap();
+        // Any look in between that sent without a change would show here as another "one".
+        assert_eq!(running.next_cluster().await, "two");
+    }
+}

@@ -1,0 +1,196 @@
+//! Where apps are: sources that each know a part, and the one owner that merges what they say.
+//!
+//! Every source has the same face: settings in, a watching task, a pure `translate` from what its system says to the words of
+//! [`model`](crate::model). It sends whole snapshots, never changes, so that a lost message cannot leave a lie behind.
+
+pub mod aggregate;
+pub mod dns;
+pub mod file;
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::model::name::Name;
+use crate::model::snapshot::{Addresses, EndpointAt, Routes};
+
+/// What one source says, sent to [`aggregate`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// The source's name, as metrics and status show it: `dns`.
+    pub source: Arc<str>,
+    /// What it says.
+    pub said: Said,
+}
+
+/// What a source can say. An outage is no empty snapshot: it takes nothing away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// Everything that the source knows. Empty is a statement: there is nothing.
+    Addresses(Addresses),
+    /// Asked again, and what was said last still holds: its age starts over.
+    Unchanged,
+    /// The source cannot tell, and why. What it said last stays in force, for good if need be.
+    Failed(String),
+}
+
+/// How a source is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceStatus {
+    /// The source's name.
+    pub name: Arc<str>,
+    /// Whether the last thing it said was no failure.
+    pub up: bool,
+    /// When its snapshot was last known to be true; its age counts from here.
+    pub last_ok: Option<Instant>,
+    /// The failure that lasts, while it does.
+    pub last_error: Option<String>,
+    /// Whether it has said anything yet, and the table takes it into account.
+    pub spoken: bool,
+}
+
+impl SourceStatus {
+    fn silent(name: Arc<str>) -> Self {
+        Self { name, up: false, last_ok: None, last_error: None, spoken: false }
+    }
+
+    fn hear(&mut self, said: &Said, now: Instant) {
+        match said {
+            Said::Addresses(_) | Said::Unchanged => {
+                self.up = true;
+                self.last_ok = Some(now);
+                self.last_error = None;
+            }
+            Said::Failed(why) => {
+                self.up = false;
+                self.last_error = Some(why.clone());
+            }
+        }
+    }
+}
+
+/// The DNS names that routes lead to: what there is to resolve.
+pub fn hosts(routes: &Routes) -> HashSet<Name> {
+    let written = routes.routes.iter().flat_map(|route| &route.endpoints);
+    let mut hosts: HashSet<Name> = written.filter_map(|endpoint| host(&endpoint.at)).collect();
+    let mut previous = "";
+    for line in routes.files.iter().flat_map(|file| file.lines()) {
+        // Lines with the same endpoints tend to stand together.
+        if line.endpoints != previous {
+            previous = line.endpoints;
+            // The configuration has checked every line; what does not parse would be nothing to resolve.
+            let texts = previous.split_ascii_whitespace();
+            hosts.extend(texts.filter_map(|text| host(&EndpointAt::parse(text).ok()?)));
+        }
+    }
+    hosts
+}
+
+fn host(at: &EndpointAt) -> Option<Name> {
+    match at {
+        EndpointAt::Host(name, _) => Some(name.clone()),
+        EndpointAt::Address(_) => None,
+    }
+}
+
+/// Whether an address means this machine, its link or its cloud's metadata service, or cannot be dialled at all. A source
+/// that others can write to must not lead the gateway there: it would lend them its place in the network.
+pub fn is_local(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            // 0.0.0.0/8 reaches the machine itself on Linux (RFC 1122 §3.2.1.3 calls it "this host on this network").
+            v4.octets().first() == Some(&0)
+                || v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_broadcast()
+        }
+        IpAddr::V6(v6) => {
+            v6.is_unspecified()
+                || v6.is_loopback()
+                || v6.is_unicast_link_local()
+                || v6.is_multicast()
+                || METADATA.contains(&v6)
+        }
+    }
+}
+
+/// Metadata services outside the link-local ranges: EC2 over IPv6, Google Compute Engine over IPv6.
+const METADATA: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::snapshot::{Allow, EndpointSpec, Origin, RouteSpec, RoutesFile};
+    use std::path::Path;
+
+    #[test]
+    fn names_come_from_routes_and_from_routes_files() {
+        let origin = Origin { file: Path::new("strait.yaml").into(), line: 1, column: 1 };
+        let endpoint = |at: &str| EndpointSpec {
+            at: EndpointAt::parse(at).unwrap(),
+            weight: 1,
+            priority: 0,
+            origin: origin.clone(),
+        };
+        let route = RouteSpec {
+            label: "shop/checkout".into(),
+            is_app: true,
+            names: vec![],
+            allow: Allow::Open,
+            endpoints: vec![endpoint("a.example:1"), endpoint("10.0.0.1:1")],
+            check: None,
+            send_proxy: false,
+        };
+        let file = RoutesFile {
+            path: Path::new("names.map").into(),
+            text: "x.example 10.0.0.2:1 B.example:2\ny.example a.example:3".into(),
+            routes: 2,
+        };
+        let routes =
+            Routes { routes: vec![route], files: vec![Arc::new(file)], reserved: Vec::new() };
+        let expected = ["a.example", "b.example"].map(|name| Name::parse(name).unwrap());
+        assert_eq!(hosts(&routes), HashSet::from(expected));
+    }
+
+    #[test]
+    fn addresses_of_this_machine_are_local_in_every_spelling() {
+        for local in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "::1",
+            "::ffff:127.0.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "::",
+            "169.254.169.254",
+            "fe80::1",
+            "fd00:ec2::254",
+            "224.0.0.1",
+            "255.255.255.255",
+            "ff02::1",
+        ] {
+            assert!(is_local(local.parse().unwrap()), "{local}");
+        }
+        for other in ["10.0.0.1", "192.168.1.1", "fd00::1", "2001:db8::1", "203.0.113.7"] {
+            assert!(!is_local(other.parse().unwrap()), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_failure_neither_renews_the_age_nor_ends_it() {
+        let mut status = SourceStatus::silent("dns".into());
+        let start = Instant::now();
+        status.hear(&Said::Addresses(Addresses::default()), start);
+        status.hear(&Said::Failed("no answer".into()), Instant::now());
+        assert_eq!((status.up, status.last_ok), (false, Some(start)));
+        assert_eq!(status.last_error.as_deref(), Some("no answer"));
+        let later = Instant::now();
+        status.hear(&Said::Unchanged, later);
+        assert_eq!((status.up, status.last_ok, status.last_error), (true, Some(later), None));
+    }
+}
