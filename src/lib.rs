@@ -5,6 +5,8 @@
 )]
 
 pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod health;

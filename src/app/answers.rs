@@ -1,0 +1,191 @@
+//! What the admin API is told: taken from the parts at each question, nothing is kept.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use crate::admin::Answers;
+use crate::admin::status::{
+    AbsentStatus, ConfigStatus, Connections, EndpointStatus, ListenerStatus, MOST_ENDPOINTS,
+    MOST_NAMES, MOST_ROUTES, RefusalStatus, RouteStatus, SourceStatus, Status, timestamp,
+};
+use crate::discovery;
+use crate::routing::endpoint::Health;
+use crate::routing::explain::explain;
+use crate::routing::table::{Candidate, Route, Table};
+use crate::telemetry::observed::{EndpointState, Observed};
+use crate::telemetry::refusals::Refusal;
+
+use super::Parts;
+
+/// The closures that the admin API calls.
+pub(super) fn answers(parts: &Arc<Parts>) -> Arc<Answers> {
+    let [ready, status, explaining, metrics] = std::array::from_fn(|_| Arc::clone(parts));
+    Arc::new(Answers {
+        ready: Box::new(move || ready.readiness.check()),
+        status: Box::new(move || status.status()),
+        explain: Box::new(move |name, from| explaining.explain(name, from)),
+        metrics: Box::new(move || metrics.metrics.text()),
+    })
+}
+
+impl Parts {
+    /// The state of sources and endpoints, at a scrape.
+    pub(super) fn observe(&self, observed: &mut Observed) {
+        for source in self.sources.sources() {
+            observed.source(&source.name, source.up, age(&source));
+        }
+        for route in self.live.load().table.routes() {
+            for candidate in &route.candidates {
+                observed.endpoint(&route.label, state(candidate.endpoint.health()));
+            }
+            for _ in &route.absent {
+                observed.endpoint(&route.label, EndpointState::Absent);
+            }
+        }
+    }
+
+    fn explain(&self, name: &str, from: Option<IpAddr>) -> serde_json::Value {
+        let explanation = explain(&self.live.load().table, name, from, true);
+        // Fails only for maps with keys that are no text, which an explanation does not have.
+        serde_json::to_value(explanation).unwrap_or_default()
+    }
+
+    fn status(&self) -> Status {
+        let generation = self.live.load();
+        let table = &generation.table;
+        let ready = self.readiness.check();
+        Status {
+            cluster: self.cluster(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: timestamp(self.started),
+            ready: ready.is_ok(),
+            not_ready_because: ready.err(),
+            draining: self.readiness.is_draining(),
+            generation: generation.number,
+            changed: timestamp(generation.since),
+            config: self.config_status(),
+            listeners: self.listeners(),
+            names: table.len(),
+            routes_total: table.routes().count(),
+            routes: routes(table),
+            sources: self.sources.sources().iter().map(source_status).collect(),
+            connections: self.connections(),
+            refusals: self.refusals.newest_first().into_iter().map(refusal_status).collect(),
+        }
+    }
+
+    fn cluster(&self) -> String {
+        let known = self.configuration.lock().unwrap_or_else(PoisonError::into_inner);
+        known.in_force.as_ref().map_or_else(String::new, |config| config.cluster.to_string())
+    }
+
+    fn config_status(&self) -> ConfigStatus {
+        let known = self.configuration.lock().unwrap_or_else(PoisonError::into_inner);
+        ConfigStatus {
+            path: self.options.config.display().to_string(),
+            changed: known.changed.map_or_else(String::new, timestamp),
+            errors: known.rejected.iter().map(ToString::to_string).collect(),
+            warnings: known.warnings.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    fn listeners(&self) -> Vec<ListenerStatus> {
+        let ingress = self.proxy.bound().into_iter().map(|(written, bound)| ListenerStatus {
+            kind: "ingress".to_owned(),
+            address: written.address.to_string(),
+            bound: Some(bound.to_string()),
+        });
+        let around = self.around.lock().unwrap_or_else(PoisonError::into_inner);
+        ingress.chain(around.iter().cloned()).collect()
+    }
+
+    fn connections(&self) -> Connections {
+        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        Connections { open: number(self.proxy.open_connections()), total: self.proxy.accepted() }
+    }
+}
+
+/// Routes in the order in which they were built, each with some of its names.
+fn routes(table: &Table) -> Vec<RouteStatus> {
+    let mut listed: Vec<_> =
+        table.routes().take(MOST_ROUTES).map(|route| route_status(route)).collect();
+    let places: HashMap<*const Route, usize> = table
+        .routes()
+        .take(MOST_ROUTES)
+        .enumerate()
+        .map(|(at, route)| (Arc::as_ptr(route), at))
+        .collect();
+    for (name, route) in table.names() {
+        let place = places.get(&Arc::as_ptr(route)).and_then(|&at| listed.get_mut(at));
+        if let Some(status) = place {
+            status.names_total += 1;
+            if status.names.len() < MOST_NAMES {
+                status.names.push(name.to_string());
+            }
+        }
+    }
+    listed
+}
+
+fn route_status(route: &Route) -> RouteStatus {
+    RouteStatus {
+        label: route.label.to_string(),
+        names_total: 0,
+        names: Vec::new(),
+        endpoints: route.candidates.iter().take(MOST_ENDPOINTS).map(endpoint_status).collect(),
+        absent: route
+            .absent
+            .iter()
+            .take(MOST_ENDPOINTS)
+            .map(|(address, absence)| AbsentStatus {
+                address: address.to_string(),
+                reason: absence.to_string(),
+            })
+            .collect(),
+    }
+}
+
+fn endpoint_status(candidate: &Candidate) -> EndpointStatus {
+    let Candidate { endpoint, weight, priority } = candidate;
+    EndpointStatus {
+        address: endpoint.address.to_string(),
+        priority: *priority,
+        weight: *weight,
+        open: endpoint.open(),
+        health: endpoint.health().label().to_owned(),
+    }
+}
+
+fn source_status(source: &discovery::SourceStatus) -> SourceStatus {
+    SourceStatus {
+        name: source.name.to_string(),
+        up: source.up,
+        age_seconds: age(source).map(|age| age.as_secs_f64()),
+        last_error: source.last_error.clone(),
+    }
+}
+
+fn refusal_status(refusal: Refusal) -> RefusalStatus {
+    RefusalStatus {
+        time: timestamp(refusal.at),
+        client: refusal.client.to_string(),
+        name: refusal.name.map(String::from),
+        ending: refusal.ending.label().to_owned(),
+        hint: refusal.hint.map(str::to_owned),
+    }
+}
+
+fn age(source: &discovery::SourceStatus) -> Option<Duration> {
+    source.last_ok.map(|at| at.elapsed())
+}
+
+fn state(health: Health) -> EndpointState {
+    match health {
+        Health::Healthy => EndpointState::Healthy,
+        Health::Ejected => EndpointState::Ejected,
+        Health::Down => EndpointState::Down,
+    }
+}

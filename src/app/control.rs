@@ -1,0 +1,162 @@
+//! Puts configurations in force, one after the other: each wholly or not at all.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::{Config, Listeners, Loaded, Problem};
+use crate::discovery::aggregate::ConfigureError;
+use crate::discovery::dns;
+use crate::routing::build::OwnListeners;
+use crate::socket;
+
+use super::Parts;
+use super::offline::problems;
+use super::surroundings::{BindError, Surroundings};
+
+/// What is known of the configuration, for status.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Configuration {
+    /// What is in force; `None` before the first.
+    pub(super) in_force: Option<Arc<Config>>,
+    /// When that came into force.
+    pub(super) changed: Option<SystemTime>,
+    /// What is wrong with a newer one that did not.
+    pub(super) rejected: Vec<Problem>,
+    /// What the operator should know of the one in force.
+    pub(super) warnings: Vec<Problem>,
+}
+
+/// The one task that changes what is in force.
+pub(super) struct Control {
+    parts: Arc<Parts>,
+    surroundings: Surroundings,
+    dns: watch::Sender<dns::Settings>,
+}
+
+impl Control {
+    pub(super) fn new(
+        parts: Arc<Parts>,
+        surroundings: Surroundings,
+        dns: watch::Sender<dns::Settings>,
+    ) -> Self {
+        Self { parts, surroundings, dns }
+    }
+
+    /// Takes what the watcher reads until the gateway stops.
+    pub(super) async fn run(
+        mut self,
+        mut news: mpsc::Receiver<Result<Loaded, Vec<Problem>>>,
+        stop: CancellationToken,
+    ) {
+        while let Some(Some(change)) = stop.run_until_cancelled(news.recv()).await {
+            let outcome = match change {
+                Ok(loaded) => self.apply(loaded).await,
+                Err(problems) => Err(problems),
+            };
+            if let Err(problems) = outcome {
+                self.reject(problems);
+            }
+        }
+    }
+
+    /// Puts a configuration in force, or says why that cannot be and leaves everything as it was.
+    ///
+    /// What may fail comes first and is taken back by dropping it: new listeners are bound, then the table is built. Only then
+    /// the listeners are put to work, which cannot fail.
+    pub(super) async fn apply(&mut self, loaded: Loaded) -> Result<(), Vec<Problem>> {
+        let config = &loaded.config;
+        let leaving = self.leaving(&config.listeners);
+        let ingress = self.parts.proxy.prepare(&config.listeners.ingress, &leaving);
+        let ingress = ingress.map_err(|error| self.whole(&error, error.fix()))?;
+        let around = self.surroundings.prepare(&config.listeners, &leaving);
+        let around = around.map_err(|error| self.whole(&error, BindError::FIX))?;
+        let bound = ingress.bound().chain(around.bound()).collect();
+        let own = OwnListeners { bound, is_local: socket::is_local };
+        let (routes, settings) = (Arc::clone(&config.routes), Arc::clone(&config.settings));
+        match self.parts.sources.configure(routes, settings, own).await {
+            Ok(generation) => info!(generation, "configuration in force"),
+            Err(ConfigureError::Refused(errors)) => return Err(problems(errors)),
+            Err(ConfigureError::Stopping) => return Ok(()),
+            Err(error @ ConfigureError::Panicked) => {
+                return Err(
+                    self.whole(&error, "report it with the configuration, and keep the one before")
+                );
+            }
+        }
+        self.parts.proxy.commit(ingress);
+        self.surroundings.commit(around);
+        self.accepted(loaded);
+        Ok(())
+    }
+
+    /// Where listeners of any kind are bound that these give up: others of these may take over such an address, or its port.
+    fn leaving(&self, listeners: &Listeners) -> Vec<SocketAddr> {
+        let ingress = self.parts.proxy.bound().into_iter();
+        let gone = ingress.filter(|(old, _)| {
+            listeners.ingress.iter().all(|wanted| wanted.address != old.address)
+        });
+        gone.map(|(_, bound)| bound).chain(self.surroundings.leaving(listeners)).collect()
+    }
+
+    fn accepted(&self, loaded: Loaded) {
+        let Loaded { config, warnings, .. } = loaded;
+        for warning in &warnings {
+            warn!(place = %Place(warning), fix = warning.fix, "configuration: {}", warning.message);
+        }
+        let resolver = &config.resolver;
+        let dns = dns::Settings {
+            servers: resolver.servers.clone(),
+            allow_local: resolver.allow_local_addresses,
+        };
+        self.dns.send_if_modified(|asked| {
+            let differs = *asked != dns;
+            *asked = dns;
+            differs
+        });
+        let labels: Vec<_> =
+            config.listeners.ingress.iter().map(|ingress| ingress.address.to_string()).collect();
+        self.parts.metrics.admit_listeners(labels.iter().map(String::as_str));
+        self.parts.listening(&self.surroundings);
+        let mut known = self.parts.configuration.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Configuration {
+            in_force: Some(Arc::new(config)),
+            changed: Some(SystemTime::now()),
+            rejected: Vec::new(),
+            warnings,
+        };
+    }
+
+    fn reject(&self, problems: Vec<Problem>) {
+        self.parts.metrics.config_rejected();
+        for problem in &problems {
+            error!(place = %Place(problem), fix = problem.fix, "configuration rejected: {}", problem.message);
+        }
+        warn!("the last good configuration stays in force");
+        let mut known = self.parts.configuration.lock().unwrap_or_else(PoisonError::into_inner);
+        known.rejected = problems;
+    }
+
+    /// A problem of no place in particular.
+    fn whole(&self, error: &impl fmt::Display, fix: &str) -> Vec<Problem> {
+        vec![Problem::whole(&self.parts.options.config, error.to_string(), fix)]
+    }
+}
+
+/// Where a problem is, in one field of a log line.
+struct Place<'a>(&'a Problem);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (file, line, column) = self.0.place();
+        match line {
+            0 => write!(out, "{}", file.display()),
+            line => write!(out, "{}:{line}:{column}", file.display()),
+        }
+    }
+}

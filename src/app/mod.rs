@@ -1,0 +1,210 @@
+//! Composition root: the only place where the control side, the data side and what stands around them are joined.
+
+mod answers;
+mod control;
+mod offline;
+mod readiness;
+mod surroundings;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::SystemTime;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::admin::status::ListenerStatus;
+use crate::config::{Problem, Settings};
+use crate::discovery::{aggregate, dns, file};
+use crate::health::Probes;
+use crate::proxy::{Proxy, Shared};
+use crate::routing::live::Live;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::refusals::Refusals;
+
+use control::{Configuration, Control};
+use readiness::Readiness;
+use surroundings::Surroundings;
+
+pub use offline::{Offline, offline};
+
+/// How a gateway is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// File or directory of the configuration.
+    pub config: PathBuf,
+    /// Number of data threads, at least 1.
+    pub cores: usize,
+}
+
+/// Why a gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot come into force: every reason.
+    #[error("the configuration is not valid")]
+    Config(Vec<Problem>),
+    /// The system did not give what a gateway needs.
+    #[error("the gateway cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+/// A running gateway. Several may run in one process; they share nothing.
+#[derive(Debug)]
+pub struct Gateway {
+    parts: Arc<Parts>,
+    reload: Arc<Notify>,
+    stop: CancellationToken,
+    control: JoinHandle<()>,
+}
+
+/// What the parts of a gateway reach of each other.
+#[derive(Debug)]
+struct Parts {
+    options: Options,
+    started: SystemTime,
+    live: Arc<Live<Settings>>,
+    metrics: Arc<Metrics>,
+    proxy: Proxy,
+    sources: aggregate::Handle<Settings>,
+    readiness: Readiness,
+    configuration: Mutex<Configuration>,
+    refusals: Arc<Refusals>,
+    /// Listeners around the data path, for status.
+    around: Mutex<Vec<ListenerStatus>>,
+    /// Where the admin API answers, as `--admin` takes it.
+    admin: Mutex<String>,
+}
+
+impl Gateway {
+    /// Starts a gateway and waits until its first configuration is in force and its listeners accept.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let stop = CancellationToken::new();
+        // Dropped on every early return: whatever has been started by then ends.
+        let unfinished = stop.clone().drop_guard();
+        let parts = Parts::new(options, &stop)?;
+        let reload = Arc::new(Notify::new());
+        let (changes, mut news) = mpsc::channel(1);
+        tokio::spawn(file::watch(
+            parts.options.config.clone(),
+            Arc::clone(&reload),
+            stop.clone(),
+            changes,
+        ));
+        let first = news
+            .recv()
+            .await
+            .ok_or_else(|| io::Error::other("the configuration's watcher ended"))?;
+        let surroundings = Surroundings::new(answers::answers(&parts), stop.clone());
+        let dns = watch::Sender::default();
+        let mut control = Control::new(Arc::clone(&parts), surroundings, dns.clone());
+        control.apply(first.map_err(StartError::Config)?).await.map_err(StartError::Config)?;
+        parts.sources.expect(dns::SOURCE);
+        let (names, updates) = (parts.sources.hosts(), parts.sources.updates());
+        tokio::spawn(dns::watch(dns.subscribe(), names, updates, stop.clone()));
+        tokio::spawn(readiness::when_sources_have_spoken(Arc::clone(&parts), stop.clone()));
+        let control = tokio::spawn(control.run(news, stop.clone()));
+        let gateway = Self { parts, reload, stop: unfinished.disarm(), control };
+        gateway.observe_log(|| 0);
+        Ok(gateway)
+    }
+
+    /// Where ingress listeners are bound: ports are real.
+    pub fn ingress(&self) -> Vec<SocketAddr> {
+        self.parts.proxy.bound().into_iter().map(|(_, bound)| bound).collect()
+    }
+
+    /// Where the admin API answers, as `--admin` takes it.
+    pub fn admin(&self) -> String {
+        self.parts.admin.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has metrics tell how many log lines were lost, besides the state of sources and endpoints.
+    pub fn observe_log(&self, dropped_lines: impl Fn() -> u64 + Send + Sync + 'static) {
+        // Weak: the metrics are one of the parts.
+        let parts: Weak<Parts> = Arc::downgrade(&self.parts);
+        self.parts.metrics.observe(move |observed| {
+            observed.log_lines_dropped = dropped_lines();
+            if let Some(parts) = parts.upgrade() {
+                parts.observe(observed);
+            }
+        });
+    }
+
+    /// Reads the configuration again, whether it seems to have changed or not.
+    pub fn reload(&self) {
+        self.reload.notify_one();
+    }
+
+    /// Stops in the order that loses least: not ready, `drainDelay`, nothing new accepted, `drainTimeout`, the rest closed.
+    pub async fn drain(&self) {
+        let limits = self.parts.live.load().settings.limits;
+        self.parts.readiness.drain();
+        info!(delay = ?limits.drain_delay, timeout = ?limits.drain_timeout, "stopping: no longer ready");
+        tokio::time::sleep(limits.drain_delay).await;
+        self.parts.proxy.stop_accepting();
+        info!(connections = self.parts.proxy.open_connections(), "stopping: accepting nothing new");
+        if timeout(limits.drain_timeout, self.parts.proxy.drained()).await.is_err() {
+            warn!(
+                connections = self.parts.proxy.open_connections(),
+                "stopping: closing what has not ended"
+            );
+        }
+    }
+
+    /// Ends at once: open connections are closed.
+    pub async fn stop(self) {
+        self.parts.readiness.drain();
+        self.parts.proxy.cut();
+        self.parts.proxy.drained().await;
+        self.stop.cancel();
+        // Fails only if the task panicked, which the log has told.
+        let _ = self.control.await;
+    }
+}
+
+impl Parts {
+    fn new(options: Options, stop: &CancellationToken) -> io::Result<Arc<Self>> {
+        let live = Arc::new(Live::new(Arc::new(Settings::default())));
+        let (metrics, refusals) = (Arc::new(Metrics::new()), Arc::new(Refusals::default()));
+        let shared = Shared::new(Arc::clone(&live), Arc::clone(&metrics), Arc::clone(&refusals));
+        let probes = Probes::new(Handle::current());
+        Ok(Arc::new(Self {
+            started: SystemTime::now(),
+            proxy: Proxy::start(options.cores, Arc::new(shared))?,
+            sources: aggregate::start(Arc::clone(&live), published(&metrics, probes), stop.clone()),
+            readiness: Readiness::default(),
+            configuration: Mutex::default(),
+            around: Mutex::default(),
+            admin: Mutex::default(),
+            options,
+            live,
+            metrics,
+            refusals,
+        }))
+    }
+
+    /// Notes which listeners there are around the data path.
+    fn listening(&self, surroundings: &Surroundings) {
+        *self.around.lock().unwrap_or_else(PoisonError::into_inner) = surroundings.status();
+        if let Some(url) = surroundings.admin_url() {
+            *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = url;
+        }
+    }
+}
+
+/// What happens at every new generation.
+fn published(metrics: &Arc<Metrics>, probes: Probes) -> Box<aggregate::Published<Settings>> {
+    let metrics = Arc::clone(metrics);
+    Box::new(move |generation| {
+        let labels = generation.table.routes().map(|route| &route.label);
+        metrics.admit_routes(labels, generation.settings.metrics_routes);
+        metrics.published(generation.table.len(), generation.number, generation.since);
+        probes.follow(&generation.table);
+    })
+}

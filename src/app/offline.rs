@@ -1,0 +1,70 @@
+//! A configuration without a gateway: what `check` and `explain --config` look at.
+
+use std::path::Path;
+
+use crate::config::problem::MAX_PROBLEMS;
+use crate::config::{self, AdminAddress, Config, Loaded, Problem, Reading};
+use crate::model::snapshot::{Addresses, Routes};
+use crate::routing::build::{BuildError, Inputs, OwnListeners, build};
+use crate::routing::endpoint::Endpoints;
+use crate::routing::table::Table;
+use crate::socket;
+
+/// A configuration and the table that it makes while nobody has resolved a name.
+#[derive(Debug)]
+pub struct Offline {
+    /// The configuration with its warnings.
+    pub loaded: Loaded,
+    /// The table.
+    pub table: Table,
+}
+
+/// Loads a configuration and builds its table, as a gateway does at its start. Names that collide are told together with all
+/// else that is wrong, so that nobody mends the one only to learn of the other.
+pub fn offline(path: &Path) -> Result<Offline, Vec<Problem>> {
+    let Reading { outcome, partial, .. } = config::read(path);
+    match outcome {
+        Ok(loaded) => {
+            let own = own(&loaded.config);
+            let table = table(&loaded.config.routes, &own).map_err(problems)?;
+            Ok(Offline { loaded, table })
+        }
+        Err(mut found) => {
+            // A list that was cut ends with a word on the rest.
+            if found.len() <= MAX_PROBLEMS {
+                let collisions =
+                    partial.and_then(|routes| table(&routes, &OwnListeners::default()).err());
+                found.extend(problems(collisions.unwrap_or_default()));
+                found.sort_by(|one, other| one.place().cmp(&other.place()));
+            }
+            Err(found)
+        }
+    }
+}
+
+/// The table that routes make while nobody has resolved a name.
+fn table(routes: &Routes, own: &OwnListeners) -> Result<Table, Vec<BuildError>> {
+    let inputs = Inputs { routes, addresses: &Addresses::default(), own };
+    build(&inputs, &mut Endpoints::default())
+}
+
+/// What makes a table impossible, as problems of the files that ask for it.
+pub(super) fn problems(errors: Vec<BuildError>) -> Vec<Problem> {
+    errors
+        .into_iter()
+        .map(|error| Problem::found_later(&error.origin, &error.text, error.message, error.fix))
+        .collect()
+}
+
+/// Listeners as written: a port 0 is no port that anybody could dial.
+fn own(config: &Config) -> OwnListeners {
+    let listeners = &config.listeners;
+    let admin = match &listeners.admin {
+        AdminAddress::Tcp(address) => Some(*address),
+        AdminAddress::Unix(_) => None,
+    };
+    let ingress = listeners.ingress.iter().map(|ingress| ingress.address);
+    let written = ingress.chain(listeners.metrics).chain(admin);
+    let bound = written.filter(|address| address.port() != 0).collect();
+    OwnListeners { bound, is_local: socket::is_local }
+}

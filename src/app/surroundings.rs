@@ -1,0 +1,196 @@
+//! The admin and metrics listeners: they come and go with the configuration, as ingress listeners do.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{error, info};
+
+use crate::admin::listener::AdminListener;
+use crate::admin::status::ListenerStatus;
+use crate::admin::{self, Answers, Scope};
+use crate::config::{AdminAddress, Listeners};
+
+/// The listeners around the data path.
+pub(super) struct Surroundings {
+    answers: Arc<Answers>,
+    stop: CancellationToken,
+    admin: Option<Running>,
+    metrics: Option<Running>,
+}
+
+/// A listener that serves.
+struct Running {
+    written: AdminAddress,
+    bound: Option<SocketAddr>,
+    /// Ends the listener when it is dropped.
+    _stop: DropGuard,
+}
+
+/// Listeners that are bound and do not serve yet. Dropping takes them back.
+pub(super) struct Prepared {
+    admin: Change,
+    metrics: Change,
+}
+
+enum Change {
+    /// The same address as before.
+    Keep(Option<SocketAddr>),
+    /// No such listener from now on.
+    Remove,
+    /// Another address.
+    Replace(AdminAddress, AdminListener),
+}
+
+/// An address that cannot be listened at.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen at {address}: {error}")]
+pub(super) struct BindError {
+    address: Written,
+    error: io::Error,
+}
+
+impl BindError {
+    /// What the operator may do.
+    pub(super) const FIX: &str = "stop what listens there (`ss -ltnp` tells), or take another port or path; for a socket file \
+         its folder must exist and be writable";
+}
+
+impl Surroundings {
+    pub(super) fn new(answers: Arc<Answers>, stop: CancellationToken) -> Self {
+        Self { answers, stop, admin: None, metrics: None }
+    }
+
+    /// Binds what is new. `leaving` are addresses that this gateway gives up in the same change.
+    pub(super) fn prepare(
+        &self,
+        listeners: &Listeners,
+        leaving: &[SocketAddr],
+    ) -> Result<Prepared, BindError> {
+        let metrics = listeners.metrics.map(AdminAddress::Tcp);
+        Ok(Prepared {
+            admin: prepare(self.admin.as_ref(), Some(&listeners.admin), leaving)?,
+            metrics: prepare(self.metrics.as_ref(), metrics.as_ref(), leaving)?,
+        })
+    }
+
+    /// Where listeners are bound that these do not keep.
+    pub(super) fn leaving(&self, listeners: &Listeners) -> impl Iterator<Item = SocketAddr> {
+        let metrics = listeners.metrics.map(AdminAddress::Tcp);
+        let admin = self.admin.as_ref().filter(|running| running.written != listeners.admin);
+        let metrics =
+            self.metrics.as_ref().filter(|running| Some(&running.written) != metrics.as_ref());
+        [admin, metrics].into_iter().flatten().filter_map(|running| running.bound)
+    }
+
+    /// Serves on what was bound; what is gone from the configuration stops.
+    pub(super) fn commit(&mut self, prepared: Prepared) {
+        let Self { answers, stop, admin, metrics } = self;
+        commit(admin, prepared.admin, Scope::Admin, answers, stop);
+        commit(metrics, prepared.metrics, Scope::Probes, answers, stop);
+    }
+
+    /// What there is, for status.
+    pub(super) fn status(&self) -> Vec<ListenerStatus> {
+        let kinds = [("metrics", &self.metrics), ("admin", &self.admin)];
+        let running =
+            kinds.into_iter().filter_map(|(kind, running)| Some((kind, running.as_ref()?)));
+        running
+            .map(|(kind, running)| ListenerStatus {
+                kind: kind.to_owned(),
+                address: Written(running.written.clone()).to_string(),
+                bound: running.bound.map(|bound| bound.to_string()),
+            })
+            .collect()
+    }
+
+    /// Where the admin API answers, as `--admin` takes it.
+    pub(super) fn admin_url(&self) -> Option<String> {
+        let running = self.admin.as_ref()?;
+        Some(match running.bound {
+            Some(bound) => format!("http://{bound}"),
+            None => Written(running.written.clone()).to_string(),
+        })
+    }
+}
+
+impl Prepared {
+    /// Where TCP listeners are bound.
+    pub(super) fn bound(&self) -> impl Iterator<Item = SocketAddr> {
+        [&self.admin, &self.metrics].into_iter().filter_map(Change::bound)
+    }
+}
+
+impl Change {
+    fn bound(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Keep(bound) => *bound,
+            Self::Remove => None,
+            Self::Replace(_, listener) => listener.address(),
+        }
+    }
+}
+
+/// An address as the configuration writes it.
+#[derive(Debug, Clone)]
+struct Written(AdminAddress);
+
+impl fmt::Display for Written {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            AdminAddress::Tcp(address) => write!(out, "{address}"),
+            AdminAddress::Unix(path) => write!(out, "unix:{}", path.display()),
+        }
+    }
+}
+
+fn prepare(
+    running: Option<&Running>,
+    wanted: Option<&AdminAddress>,
+    leaving: &[SocketAddr],
+) -> Result<Change, BindError> {
+    match (running, wanted) {
+        (_, None) => Ok(Change::Remove),
+        (Some(running), Some(wanted)) if running.written == *wanted => {
+            Ok(Change::Keep(running.bound))
+        }
+        (_, Some(wanted)) => match bind(wanted, leaving) {
+            Ok(listener) => Ok(Change::Replace(wanted.clone(), listener)),
+            Err(error) => Err(BindError { address: Written(wanted.clone()), error }),
+        },
+    }
+}
+
+fn bind(address: &AdminAddress, leaving: &[SocketAddr]) -> io::Result<AdminListener> {
+    match address {
+        AdminAddress::Tcp(address) => AdminListener::tcp(*address, leaving),
+        AdminAddress::Unix(path) => AdminListener::unix(path),
+    }
+}
+
+fn commit(
+    place: &mut Option<Running>,
+    change: Change,
+    scope: Scope,
+    answers: &Arc<Answers>,
+    stop: &CancellationToken,
+) {
+    match change {
+        Change::Keep(_) => {}
+        Change::Remove => *place = None,
+        Change::Replace(written, listener) => {
+            let (answers, stop) = (Arc::clone(answers), stop.child_token());
+            let bound = listener.address();
+            info!(address = %Written(written.clone()), bound = bound.map(tracing::field::display), ?scope, "listening");
+            let serving = admin::serve(listener, scope, answers, stop.clone());
+            tokio::spawn(async move {
+                if let Err(error) = serving.await {
+                    error!(?scope, %error, "the listener ended");
+                }
+            });
+            *place = Some(Running { written, bound, _stop: stop.drop_guard() });
+        }
+    }
+}

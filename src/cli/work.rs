@@ -1,0 +1,68 @@
+//! What the commands do, done: gateways are started, configurations read.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use tokio::runtime::Builder;
+
+use crate::app::{Offline, StartError, offline};
+use crate::config::Problem;
+use crate::routing::explain::{Explanation, explain};
+use crate::telemetry::logging::Logging;
+
+use super::check::Checked;
+use super::output::Out;
+use super::{DemoArguments, Failed, Outcome, RunArguments, Work, demo, run};
+
+/// The real thing, as `main` hands it in.
+#[derive(Debug, Clone, Copy)]
+pub struct Real;
+
+impl Work for Real {
+    fn run(&self, arguments: &RunArguments) -> Result<Outcome, Failed> {
+        let logging = Logging::start();
+        // The control side needs one thread: the data threads have runtimes of their own.
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let ran =
+            runtime.block_on(run::run(arguments.config.clone(), logging.dropped_lines_counter()));
+        // A build of a large table that is still under way is not waited for.
+        runtime.shutdown_background();
+        drop(logging);
+        ran.map(|()| Outcome::Done).map_err(Failed::from)
+    }
+
+    fn demo(&self, arguments: &DemoArguments, out: &mut Out) -> Result<Outcome, Failed> {
+        let _logging = Logging::start_quiet();
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(demo::run(arguments, out))
+    }
+
+    fn check(&self, path: &Path) -> Checked {
+        match offline(path) {
+            Ok(Offline { loaded, table }) => {
+                Checked { problems: loaded.warnings, names: table.len() }
+            }
+            Err(problems) => Checked { problems, names: 0 },
+        }
+    }
+
+    fn explain(
+        &self,
+        path: &Path,
+        name: &str,
+        from: Option<IpAddr>,
+    ) -> Result<Explanation, Vec<Problem>> {
+        offline(path).map(|offline| explain(&offline.table, name, from, false))
+    }
+}
+
+impl From<StartError> for Failed {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Config(problems) => Self::Invalid(problems),
+            StartError::System(error) => {
+                Self::Gateway(format!("the gateway cannot start: {error}"))
+            }
+        }
+    }
+}
