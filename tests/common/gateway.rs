@@ -1,0 +1,210 @@
+//! The gateway as its users run it: a process, a configuration file, signals, an admin socket.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::http::{self, Answer};
+use super::{PATIENCE, wait_for, wait_until};
+
+/// The program under test.
+pub(crate) const STRAIT: &str = env!("CARGO_BIN_EXE_strait");
+
+/// A configuration with one ingress listener, without routes.
+pub(crate) const BASE: &str = "\
+cluster: west
+listeners:
+  ingress: [{ address: \"127.0.0.1:0\" }]
+  admin: { address: \"unix:{folder}/admin.sock\" }
+";
+
+/// A running gateway. Killed when dropped.
+pub(crate) struct Gateway {
+    folder: TempDir,
+    config: PathBuf,
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Gateway {
+    /// Starts with [`BASE`] and what is to be added to it, and waits until it is ready.
+    pub(crate) fn start(more: &str) -> Self {
+        Self::with_config(&format!("{BASE}{more}"))
+    }
+
+    /// Starts with a whole configuration, in which `{folder}` stands for the gateway's own folder.
+    pub(crate) fn with_config(text: &str) -> Self {
+        Self::in_folder(tempfile::tempdir().unwrap(), "strait.yaml", |folder| {
+            fs::write(folder.join("strait.yaml"), filled(text, folder)).unwrap();
+        })
+    }
+
+    /// Starts in a folder that `prepare` fills; `config` is relative to it.
+    pub(crate) fn in_folder(folder: TempDir, config: &str, prepare: impl FnOnce(&Path)) -> Self {
+        prepare(folder.path());
+        let config = folder.path().join(config);
+        let mut child = Command::new(STRAIT)
+            .args(["run", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (lines, into) =
+            (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                into.lock().unwrap().push(line);
+            }
+        });
+        let mut gateway = Self { folder, config, child, log };
+        gateway.wait_until_ready();
+        gateway
+    }
+
+    fn wait_until_ready(&mut self) {
+        wait_for("the gateway is ready", || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let lines = self.lines();
+                panic!("the gateway ended with {status}: {lines:#?}");
+            }
+            self.get("/readyz").ok().filter(|answer| answer.status == 200)
+        });
+    }
+
+    /// Its folder, with the configuration in it.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its configuration file or folder.
+    pub(crate) fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Asks the admin API.
+    pub(crate) fn get(&self, path: &str) -> io::Result<Answer> {
+        let stream = UnixStream::connect(self.folder().join("admin.sock"))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        http::exchange(stream, "GET", path, b"", true)
+    }
+
+    /// The admin API's address, as `--admin` takes it.
+    pub(crate) fn admin(&self) -> String {
+        format!("unix:{}/admin.sock", self.folder().display())
+    }
+
+    /// What `/status` says.
+    pub(crate) fn status(&self) -> Value {
+        serde_json::from_slice(&self.get("/status").unwrap().body).unwrap()
+    }
+
+    /// Where the first ingress listener listens.
+    pub(crate) fn ingress(&self) -> SocketAddr {
+        self.bound("127.0.0.1:0").expect("an ingress listener at 127.0.0.1:0")
+    }
+
+    /// Where the ingress listener that was written so listens.
+    pub(crate) fn bound(&self, written: &str) -> Option<SocketAddr> {
+        let status = self.status();
+        let listeners = status["listeners"].as_array()?;
+        let is_it =
+            |listener: &&Value| listener["kind"] == "ingress" && listener["address"] == written;
+        listeners.iter().find(is_it)?["bound"].as_str()?.parse().ok()
+    }
+
+    /// Writes the configuration anew: [`BASE`] and what is to be added.
+    pub(crate) fn rewrite(&self, more: &str) {
+        self.rewrite_all(&format!("{BASE}{more}"));
+    }
+
+    /// Writes the whole configuration anew, by a rename as editors and config management do it.
+    pub(crate) fn rewrite_all(&self, text: &str) {
+        let beside = self.folder().join(".strait.yaml.new");
+        fs::write(&beside, filled(text, self.folder())).unwrap();
+        fs::rename(beside, &self.config).unwrap();
+    }
+
+    /// The sum of a counter's or gauge's values over all labels that are not given. Labels are written `key="value"`.
+    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> u64 {
+        let text = self.get("/metrics").unwrap().text();
+        let matching = text.lines().filter(|line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|label| line.contains(label))
+        });
+        matching.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// What it has logged.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// What it has logged, each line read as the JSON that it must be.
+    pub(crate) fn log(&self) -> Vec<Value> {
+        let read = |line: &String| {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("no JSON ({error}): {line}"))
+        };
+        self.lines().iter().map(read).collect()
+    }
+
+    /// The records of connections among the log.
+    pub(crate) fn records(&self) -> Vec<Value> {
+        self.log().into_iter().filter(|line| line["ending"].is_string()).collect()
+    }
+
+    /// Waits for a record that has this ending and gives it back.
+    pub(crate) fn record(&self, ending: &str) -> Value {
+        wait_for(&format!("a record with ending {ending}"), || {
+            self.records().into_iter().find(|record| record["ending"] == ending)
+        })
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Whether the process has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits for the end of the process.
+    pub(crate) fn exit(&mut self) -> ExitStatus {
+        wait_until("the gateway ends", || self.child.try_wait().unwrap().is_some());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            let lines = self.lines();
+            let last = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default();
+            let _ = io::Write::write_all(
+                &mut io::stderr(),
+                format!("the gateway's last words:\n{}\n", last.join("\n")).as_bytes(),
+            );
+        }
+    }
+}
+
+/// A configuration's text for a folder.
+pub(crate) fn filled(text: &str, folder: &Path) -> String {
+    text.replace("{folder}", &folder.display().to_string())
+}
