@@ -8,10 +8,14 @@ pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod process;
 
+use std::future::pending;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use dns::DnsServer;
 
 /// Longer than anything here takes on a machine that does ten other things; only a failure waits so long.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
@@ -64,4 +68,17 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
         state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_be_bytes()[0]
     };
     std::iter::repeat_with(&mut next).take(length).collect()
+}
+
+/// A DNS server on a thread of its own, so that tests may wait without it.
+pub(crate) fn dns_server() -> Arc<DnsServer> {
+    let (send, started) = mpsc::sync_channel(1);
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            send.send(Arc::new(DnsServer::start().await)).unwrap();
+            pending::<()>().await;
+        });
+    });
+    started.recv().unwrap()
 }

@@ -1,31 +1,14 @@
 //! Endpoints that are DNS names: the gateway dials what they stand for now.
 
-use std::future::pending;
 use std::net::IpAddr;
-use std::sync::{Arc, mpsc};
-use std::thread;
 
 use super::common::app::{App, connect};
 use super::common::authority::Authority;
-use super::common::dns::DnsServer;
 use super::common::gateway::Gateway;
-use super::common::{app, wait_until};
+use super::common::{app, dns_server, wait_until};
 
 /// The name that a headless Service has.
 const HEADLESS: &str = "checkout-dapr.shop.svc.cluster.example";
-
-/// A DNS server on a thread of its own, so that tests may wait without it.
-fn dns_server() -> Arc<DnsServer> {
-    let (send, started) = mpsc::sync_channel(1);
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            send.send(Arc::new(DnsServer::start().await)).unwrap();
-            pending::<()>().await;
-        });
-    });
-    started.recv().unwrap()
-}
 
 /// Two replicas on the same port, as a headless Service's pods have it.
 fn replicas(authority: &Authority) -> (App, App) {

@@ -17,15 +17,12 @@ mod surroundings;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, mpsc};
-use std::thread;
 
 use serde_json::Value;
 
-use common::PATIENCE;
 use common::app::{App, dial_from};
-use common::dns::DnsServer;
 use common::gateway::Gateway;
+use common::{PATIENCE, dns_server};
 use hello::hello;
 
 /// What came of a hello: the app's mark, or the alert's code (RFC 8446 §6), or nothing at all.
@@ -83,19 +80,6 @@ fn free_port() -> u16 {
             return port;
         }
     }
-}
-
-/// A DNS server on a thread of its own, so that tests may wait without it.
-fn dns_server() -> Arc<DnsServer> {
-    let (send, started) = mpsc::sync_channel(1);
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            send.send(Arc::new(DnsServer::start().await)).unwrap();
-            std::future::pending::<()>().await;
-        });
-    });
-    started.recv().unwrap()
 }
 
 /// A listener whose queue is full, so that the kernel answers no further SYN, and what fills it.
