@@ -12,6 +12,8 @@ use time::format_description::well_known::Rfc3339;
 pub const MOST_ROUTES: usize = 1_000;
 /// Most names that are listed for one route.
 pub const MOST_NAMES: usize = 5;
+/// Most source networks that are listed.
+pub const MOST_SOURCES: usize = 5;
 /// Most endpoints that are listed for one route, and most that are absent.
 pub const MOST_ENDPOINTS: usize = 50;
 
@@ -50,6 +52,9 @@ pub struct Status {
     pub sources: Vec<SourceStatus>,
     /// Connections of this gateway.
     pub connections: Connections,
+    /// How far limits of connections are used.
+    #[serde(default)]
+    pub limits: Vec<LimitStatus>,
     /// The last refusals, newest first.
     pub refusals: Vec<RefusalStatus>,
 }
@@ -133,10 +138,26 @@ pub struct SourceStatus {
 /// Connections of this gateway.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connections {
-    /// Open now.
+    /// Open now. Those that are being refused are not counted.
     pub open: u64,
     /// Accepted since the start.
     pub total: u64,
+}
+
+/// How far a limit is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitStatus {
+    /// As its setting is called: `connections`, `perSource`.
+    pub limit: String,
+    /// The listener or the source network that it is the use of; absent for what is counted in all. Of sources the
+    /// [`MOST_SOURCES`] with most connections are listed.
+    pub of: Option<String>,
+    /// Connections that are counted now.
+    pub used: u64,
+    /// The limit in force; 0 is none.
+    pub most: u64,
+    /// What is configured, where that is more than the file descriptors allow.
+    pub lowered_from: Option<u64>,
 }
 
 /// A refused connection.

@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use crate::admin::Answers;
 use crate::admin::status::{
-    AbsentStatus, ConfigStatus, Connections, EndpointStatus, ListenerStatus, MOST_ENDPOINTS,
-    MOST_NAMES, MOST_ROUTES, RefusalStatus, RouteStatus, SourceStatus, Status, timestamp,
+    AbsentStatus, ConfigStatus, Connections, EndpointStatus, LimitStatus, ListenerStatus,
+    MOST_ENDPOINTS, MOST_NAMES, MOST_ROUTES, MOST_SOURCES, RefusalStatus, RouteStatus,
+    SourceStatus, Status, timestamp,
 };
 use crate::discovery;
+use crate::proxy::Usage;
 use crate::routing::endpoint::Health;
 use crate::routing::explain::explain;
 use crate::routing::table::{Candidate, Route, Table};
@@ -73,6 +75,7 @@ impl Parts {
             routes: routes(table),
             sources: self.sources.sources().iter().map(source_status).collect(),
             connections: self.connections(),
+            limits: self.limits(),
             refusals: self.refusals.newest_first().into_iter().map(refusal_status).collect(),
         }
     }
@@ -103,9 +106,25 @@ impl Parts {
     }
 
     fn connections(&self) -> Connections {
-        let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-        Connections { open: number(self.proxy.open_connections()), total: self.proxy.accepted() }
+        Connections { open: number(self.proxy.admitted()), total: self.proxy.accepted() }
     }
+
+    fn limits(&self) -> Vec<LimitStatus> {
+        let limits = self.live.load().settings.limits;
+        let lowered = self.proxy.lowered(&limits).map(|_| number(limits.connections));
+        let status = |usage: Usage| LimitStatus {
+            lowered_from: lowered.filter(|_| usage.limit == "connections"),
+            limit: usage.limit.to_owned(),
+            of: usage.of,
+            used: number(usage.used),
+            most: number(usage.most),
+        };
+        self.proxy.usage(MOST_SOURCES).into_iter().map(status).collect()
+    }
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// Routes in the order in which they were built, each with some of its names.

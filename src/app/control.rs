@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, Listeners, Loaded, Problem};
+use crate::config::{Config, Limits, Listeners, Loaded, Problem};
 use crate::discovery::aggregate::ConfigureError;
 use crate::discovery::dns;
 use crate::routing::build::OwnListeners;
@@ -109,6 +109,7 @@ impl Control {
         for warning in &warnings {
             warn!(place = %Place(warning), fix = warning.fix, "configuration: {}", warning.message);
         }
+        self.tell_lowered(&config.settings.limits);
         let resolver = &config.resolver;
         let dns = dns::Settings {
             servers: resolver.servers.clone(),
@@ -130,6 +131,17 @@ impl Control {
             rejected: Vec::new(),
             warnings,
         };
+    }
+
+    fn tell_lowered(&self, limits: &Limits) {
+        if let Some((descriptors, most)) = self.parts.proxy.lowered(limits) {
+            warn!(
+                descriptors,
+                configured = limits.connections,
+                in_force = most,
+                "limits.connections is lowered to what the file descriptors allow: two for each connection, and a reserve.                  Raise the process's limit (ulimit -n, LimitNOFILE=), or lower limits.connections"
+            );
+        }
     }
 
     fn reject(&self, problems: Vec<Problem>) {

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use crate::admin::status::{
-    ConfigStatus, EndpointStatus, ListenerStatus, RefusalStatus, RouteStatus, SourceStatus, Status,
-    moment,
+    ConfigStatus, EndpointStatus, LimitStatus, ListenerStatus, RefusalStatus, RouteStatus,
+    SourceStatus, Status, moment,
 };
 
 use super::client::{AdminUrl, Answer, ClientError, get};
@@ -91,6 +91,7 @@ fn table(status: &Status, now: SystemTime, to: &mut impl Write) -> io::Result<()
     headline(status, now, to)?;
     config(&status.config, now, to)?;
     listeners(&status.listeners, to)?;
+    limits(&status.limits, to)?;
     routes(status, to)?;
     sources(&status.sources, to)?;
     refusals(&status.refusals, to)
@@ -135,6 +136,22 @@ fn listeners(listeners: &[ListenerStatus], to: &mut impl Write) -> io::Result<()
     let mut table = Table::new(["LISTENER", "ADDRESS", "BOUND"]);
     for ListenerStatus { kind, address, bound } in listeners {
         table.row([kind.into(), address.into(), bound.as_ref().unwrap_or(address).into()]);
+    }
+    table.print(to)
+}
+
+fn limits(limits: &[LimitStatus], to: &mut impl Write) -> io::Result<()> {
+    let mut table = Table::new(["LIMIT", "OF", "USED", "AT MOST"]);
+    for LimitStatus { limit, of, used, most, lowered_from } in limits {
+        let at_most = match (most, lowered_from) {
+            (0, _) => "-".into(),
+            (most, None) => Cell(if used < most { PLAIN } else { BAD }, most.to_string()),
+            (most, Some(configured)) => {
+                Cell(WARNING, format!("{most}: too few file descriptors for {configured}"))
+            }
+        };
+        let of = of.as_deref().unwrap_or_default();
+        table.row([limit.into(), of.into(), used.to_string().into(), at_most]);
     }
     table.print(to)
 }
@@ -285,6 +302,16 @@ mod tests {
         vec![checkout, route("bare", "bare.example")]
     }
 
+    fn limit(
+        limit: &str,
+        of: Option<&str>,
+        used: u64,
+        most: u64,
+        lowered_from: Option<u64>,
+    ) -> LimitStatus {
+        LimitStatus { limit: limit.into(), of: of.map(Into::into), used, most, lowered_from }
+    }
+
     fn gateway() -> Status {
         Status {
             cluster: "west".into(),
@@ -317,6 +344,11 @@ mod tests {
                 last_error: Some("timed out".into()),
             }],
             connections: Connections { open: 3, total: 17 },
+            limits: vec![
+                limit("connections", None, 3, 9341, Some(100_000)),
+                limit("pending", None, 2, 2, None),
+                limit("perSource", Some("203.0.113.9/32"), 3, 0, None),
+            ],
             refusals: vec![RefusalStatus {
                 time: "2027-01-15T08:00:00Z".into(),
                 client: "203.0.113.9:1234".into(),
@@ -341,6 +373,11 @@ The last change is invalid and has no effect; what was in force before stays so:
 
 LISTENER  ADDRESS  BOUND
 ingress   [::]:0   [::]:41234
+
+LIMIT        OF              USED  AT MOST
+connections                  3     9341: too few file descriptors for 100000
+pending                      2     2
+perSource    203.0.113.9/32  3     -
 
 ROUTE          NAME                             ENDPOINT        PRIORITY  WEIGHT  OPEN  HEALTH
 shop/checkout  checkout.shop.mesh.example (+1)  10.0.0.7:50002  0         1       3     healthy

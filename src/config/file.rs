@@ -263,9 +263,33 @@ pub(super) struct Limits {
     /// From the end of accepting to the end of every connection; by default `25s`.
     #[schemars(with = "Option<TextOr<u32>>")]
     pub(super) drain_timeout: Setting<String>,
-    /// Connections in all; by default 100000, and 0 is no limit.
+    /// Connections in all; by default 100000, and 0 is no limit beyond what file descriptors allow.
     #[schemars(with = "Option<u64>")]
     pub(super) connections: Setting<String>,
+    /// Connections of one listener; by default 0, no limit.
+    #[schemars(with = "Option<u64>")]
+    pub(super) per_listener: Setting<String>,
+    /// Connections of one source network; by default 0, no limit.
+    #[schemars(with = "Option<u64>")]
+    pub(super) per_source: Setting<String>,
+    /// Connections whose hello is not whole yet; by default 10000, and 0 is no limit.
+    #[schemars(with = "Option<u64>")]
+    pub(super) pending: Setting<String>,
+    /// The same of one source network; by default 0, no limit.
+    #[schemars(with = "Option<u64>")]
+    pub(super) pending_per_source: Setting<String>,
+    /// Hellos of one source network in a second; by default 0, no limit.
+    #[schemars(with = "Option<u64>")]
+    pub(super) hello_rate: Setting<String>,
+    /// Hellos of one source network that may come at once before `helloRate` counts; by default 0, as many as come in a second.
+    #[schemars(with = "Option<u64>")]
+    pub(super) hello_burst: Setting<String>,
+    /// Bits of an IPv4 address that make a source network; by default 32, every address by itself.
+    #[schemars(with = "Option<u8>")]
+    pub(super) source_ipv4_prefix: Setting<String>,
+    /// Bits of an IPv6 address that make a source network; by default 64, what a site gives to one link.
+    #[schemars(with = "Option<u8>")]
+    pub(super) source_ipv6_prefix: Setting<String>,
 }
 
 /// What is measured.

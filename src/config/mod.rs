@@ -114,8 +114,24 @@ pub struct Limits {
     pub drain_delay: Duration,
     /// From the end of accepting to the end of every connection.
     pub drain_timeout: Duration,
-    /// Connections in all; 0 is no limit.
+    /// Connections in all; 0 is no limit, here and in all that follow.
     pub connections: usize,
+    /// Connections of one listener.
+    pub per_listener: usize,
+    /// Connections of one source network.
+    pub per_source: usize,
+    /// Connections whose hello is not whole yet.
+    pub pending: usize,
+    /// The same of one source network.
+    pub pending_per_source: usize,
+    /// Hellos of one source network in a second.
+    pub hello_rate: usize,
+    /// Hellos that may come at once before the rate counts; 0 is what comes in a second.
+    pub hello_burst: usize,
+    /// Bits of an IPv4 address that make a source network.
+    pub source_ipv4_prefix: u8,
+    /// Bits of an IPv6 address that make a source network.
+    pub source_ipv6_prefix: u8,
 }
 
 /// Which connections are logged.
@@ -140,6 +156,14 @@ impl Default for Limits {
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(25),
             connections: 100_000,
+            per_listener: 0,
+            per_source: 0,
+            pending: 10_000,
+            pending_per_source: 0,
+            hello_rate: 0,
+            hello_burst: 0,
+            source_ipv4_prefix: 32,
+            source_ipv6_prefix: 64,
         }
     }
 }

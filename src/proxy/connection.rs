@@ -18,13 +18,13 @@ use crate::routing::table::Route;
 use crate::socket;
 
 use super::Shared;
+use super::admission::{Limit, Permit};
 use super::core::Core;
 use super::dial::{self, Dial, Dialled};
 use super::engine::{self, Carried};
 use super::id::ConnectionId;
 use super::incoming::Incoming;
 use super::listener::Listening;
-use super::places::Place;
 use super::proxy_protocol::{self, Addresses};
 use super::record::Record;
 use super::refuse::{self, Refused};
@@ -55,7 +55,7 @@ struct Joined {
     counters: (IntCounter, IntCounter),
     idle: Duration,
     dial: Dial,
-    place: Place,
+    permit: Permit,
 }
 
 /// Serves one connection to its end.
@@ -78,9 +78,10 @@ pub(super) async fn serve(core: Arc<Core>, listening: Arc<Listening>, accepted: 
             record.refused(&refused, incoming.spoke());
             // Emitted before the goodbye, which takes up to a second and decides nothing.
             drop(record);
+            let most = shared.admission.descriptors.most_discarding();
             tokio::select! {
                 biased;
-                () = refuse::close(incoming.socket, &refused, &shared.discarding) => {}
+                () = refuse::close(incoming.socket, &refused, &shared.discarding, most) => {}
                 () = core.cut.cancelled() => {}
             }
         }
@@ -96,7 +97,7 @@ async fn join(
     accepted: Instant,
     record: &mut Record,
 ) -> Result<Joined, Refused> {
-    let place = shared.open.take(limits.connections).ok_or_else(Refused::over_connections)?;
+    let mut entry = shared.admission.enter(&listening.open, &incoming.socket, limits)?;
     let deadline = accepted + limits.hello_timeout;
 
     let header_deadline = deadline.min(accepted + PROXY_HEADER_TIME);
@@ -104,15 +105,21 @@ async fn join(
     let source = announced.map_or(incoming.peer, |announced| announced.source);
     let client = Client { peer: incoming.peer, source };
     record.client(client);
+    shared.admission.admit(&mut entry, source, limits)?;
 
     let hello = timeout_at(deadline, incoming.hello(limits.hello_bytes));
     let hello = hello.await.unwrap_or_else(|_| Err(Refused::late()))?;
+    let permit = entry.heard();
     record.hello(&hello.name);
 
     let (route, settings) = decide(shared, &hello.name, &client, record)?;
     let counters = record.route(&route.label);
     let dial = shared.dialling.enter(hello.random)?;
     let endpoint = dial::dial(&route, &settings.limits, record.attempts()).await?;
+    if shared.admission.descriptors.are_scarce(&endpoint.socket) {
+        let limit = Limit::Descriptors;
+        return Err(Refused::overloaded(limit, limit.reason()));
+    }
     record.connected(endpoint.address);
 
     let mut front = Vec::new();
@@ -121,7 +128,7 @@ async fn join(
     }
     let preface = incoming.preface(&front);
     let idle = settings.limits.idle_timeout;
-    Ok(Joined { endpoint, preface, header: front.len(), counters, idle, dial, place })
+    Ok(Joined { endpoint, preface, header: front.len(), counters, idle, dial, permit })
 }
 
 /// What a PROXY header says of the connection's ends, where the listener expects one of this peer.
@@ -181,10 +188,10 @@ async fn carry(
     mut record: Record,
     open: TaskTrackerToken,
 ) {
-    let Joined { endpoint, preface, header, counters, idle, dial, place } = joined;
+    let Joined { endpoint, preface, header, counters, idle, dial, permit } = joined;
     let Dialled { socket, open: load, .. } = endpoint;
     // What the end gives free besides the sockets.
-    let held = (load, place, open);
+    let held = (load, permit, open);
     match Socket::watched(client, socket) {
         Ok((client, endpoint)) => {
             let finish = Box::new(move |Carried { end, up, down }| {

@@ -10,11 +10,12 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Ingress;
+use crate::config::{Ingress, Limits};
 use crate::reactor::Reactor;
 use crate::socket;
 
 use super::Shared;
+use super::admission::Usage;
 use super::engine;
 use super::listener::{Listening, accept};
 
@@ -145,6 +146,8 @@ impl Proxy {
         for removed in old.into_iter().flatten() {
             removed.listening.stop.cancel();
         }
+        self.shared.admission.descriptors.refresh();
+        self.shared.admission.descriptors.listen(self.threads.len(), listed.len());
     }
 
     /// Prepares and commits.
@@ -160,6 +163,29 @@ impl Proxy {
     /// Connections that have not ended, those that are being refused included.
     pub fn open_connections(&self) -> usize {
         self.shared.shutdown.open_connections()
+    }
+
+    /// Connections that were admitted and have not ended.
+    pub fn admitted(&self) -> usize {
+        self.shared.admission.open()
+    }
+
+    /// How far the limits in force are used, and `busiest`, the sources with most connections.
+    pub fn usage(&self, busiest: usize) -> Vec<Usage> {
+        let limits = &self.shared.live.settings().limits;
+        let mut usage = self.shared.admission.usage(limits, busiest);
+        let of = |listed: &Listed| {
+            let listening = &listed.listening;
+            Usage::of_listener(&listening.label, &listening.open, limits)
+        };
+        usage.extend(self.listed().iter().map(of));
+        usage
+    }
+
+    /// The process's limit of file descriptors and the most connections in force, where that is less than `limits.connections`.
+    pub fn lowered(&self, limits: &Limits) -> Option<(usize, usize)> {
+        let most = self.shared.admission.most(limits);
+        (most < limits.connections).then(|| (self.shared.admission.descriptors.all(), most))
     }
 
     /// Connections accepted so far.

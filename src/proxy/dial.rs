@@ -15,6 +15,7 @@ use crate::routing::endpoint::OpenConnection;
 use crate::routing::table::Route;
 use crate::socket::{self, Connect};
 
+use super::admission::Limit;
 use super::refuse::Refused;
 
 /// A connected endpoint.
@@ -33,9 +34,7 @@ pub(super) async fn dial(
     attempts: &mut u32,
 ) -> Result<Dialled, Refused> {
     let Some(_permit) = route.dial_permit() else {
-        let reason = "too many connects to the route's endpoints are in progress";
-        let refused = Refused::new(Ending::Overloaded, reason);
-        return Err(Refused { limit: Some("dials"), ..refused });
+        return Err(Refused::overloaded(Limit::Dials, Limit::Dials.reason()));
     };
     let deadline = Instant::now() + limits.connect_total;
     let mut refused = Refused::new(Ending::NoHealthyEndpoint, "no endpoint can be tried");
@@ -92,8 +91,7 @@ fn failed(address: SocketAddr, what: &str) -> Refused {
 }
 
 fn exhausted(address: SocketAddr, error: &io::Error) -> Refused {
-    let refused = Refused::new(Ending::Overloaded, format!("no socket for {address}: {error}"));
-    Refused { limit: Some("sockets"), ..refused }
+    Refused::overloaded(Limit::Sockets, format!("no socket for {address}: {error}"))
 }
 
 /// Randoms of the hellos that are being dialled for. A plain loop, a route whose endpoint leads back to this gateway by an

@@ -17,6 +17,7 @@ use crate::reactor::{Listener, Socket};
 
 use super::connection::{Accepted, serve};
 use super::core::Core;
+use super::places::Places;
 
 /// Shortest wait after an accept that failed for want of something, and longest: descriptors come back when connections end, and
 /// trying at once again would only heat the core.
@@ -31,6 +32,8 @@ pub(super) struct Listening {
     /// The metric label: the address as configured.
     pub(super) label: Arc<str>,
     trusted: ArcSwap<Networks>,
+    /// `limits.perListener`
+    pub(super) open: Places,
     /// Ends its accept loops.
     pub(super) stop: CancellationToken,
 }
@@ -38,7 +41,7 @@ pub(super) struct Listening {
 impl Listening {
     pub(super) fn new(address: SocketAddr, proxy_from: &[IpNet], stop: CancellationToken) -> Self {
         let trusted = ArcSwap::from_pointee(networks(proxy_from));
-        Self { label: address.to_string().into(), trusted, stop }
+        Self { label: address.to_string().into(), trusted, open: Places::default(), stop }
     }
 
     /// From now on these networks send a PROXY header.
@@ -74,19 +77,25 @@ pub(super) async fn accept(core: Arc<Core>, listening: Arc<Listening>, listener:
             () = &mut stopped => break,
             accepted = listener.accept() => accepted,
         };
-        match accepted {
+        let pause = match accepted {
             Ok((socket, peer)) => {
-                trouble.over();
+                let scarce = core.shared.admission.descriptors.are_scarce(&socket);
                 spawn(&core, &listening, socket, peer);
-            }
-            Err(error) if is_of_one_connection(&error) => {}
-            Err(error) => {
-                let pause = trouble.pause(&listening.label, &error);
-                tokio::select! {
-                    () = &mut stopped => break,
-                    () = sleep(pause) => {}
+                if !scarce {
+                    trouble.over();
+                    continue;
                 }
+                trouble.pause(&listening.label, &Errno::MFILE.into())
             }
+            Err(error) if is_of_one_connection(&error) => continue,
+            Err(error) => {
+                core.shared.admission.descriptors.refresh();
+                trouble.pause(&listening.label, &error)
+            }
+        };
+        tokio::select! {
+            () = &mut stopped => break,
+            () = sleep(pause) => {}
         }
     }
     if let Ok(listener) = listener.into_std() {

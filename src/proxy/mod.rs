@@ -8,6 +8,7 @@ use crate::shutdown::Shutdown;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 
+mod admission;
 mod buffer;
 mod connection;
 mod core;
@@ -25,6 +26,7 @@ mod relay;
 #[cfg(test)]
 mod tests;
 
+pub use self::admission::Usage;
 pub use self::core::{ApplyError, Prepared, Proxy};
 
 /// What all connections of one gateway share.
@@ -38,8 +40,8 @@ pub struct Shared {
     pub refusals: Arc<Refusals>,
     shutdown: Shutdown,
     ids: id::Ids,
-    /// `limits.connections`
-    open: places::Places,
+    admission: admission::Admission,
+    complaints: admission::Complaints,
     /// Refused connections that are listened to until they stop.
     discarding: places::Places,
     dialling: dial::Dialling,
@@ -54,7 +56,8 @@ impl Shared {
             refusals,
             shutdown: Shutdown::new(),
             ids: id::Ids::new(),
-            open: places::Places::default(),
+            admission: admission::Admission::new(admission::Descriptors::new()),
+            complaints: admission::Complaints::default(),
             discarding: places::Places::default(),
             dialling: dial::Dialling::default(),
         }

@@ -19,6 +19,11 @@ impl Places {
         let taken = self.0.fetch_add(1, Ordering::Relaxed);
         (limit == 0 || taken < limit).then_some(place)
     }
+
+    /// How many are taken.
+    pub(super) fn taken(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Place {

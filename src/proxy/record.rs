@@ -17,6 +17,7 @@ use crate::telemetry::metrics::RouteMeters;
 use crate::telemetry::refusals::Refusal;
 
 use super::Shared;
+use super::admission::Limit;
 use super::id::ConnectionId;
 use super::listener::Listening;
 use super::refuse::{self, Refused};
@@ -51,6 +52,7 @@ struct Outcome {
     alert: Option<Alert>,
     reason: Option<Cow<'static, str>>,
     hint: Option<&'static str>,
+    limit: Option<Limit>,
     /// No byte ever came, as of load balancers' probes.
     silent: bool,
 }
@@ -130,13 +132,14 @@ impl Record {
     /// It was refused. `spoke`: at least a byte came.
     pub(super) fn refused(&mut self, refused: &Refused, spoke: bool) {
         if let Some(limit) = refused.limit {
-            self.shared.metrics.limit_refused(limit);
+            self.shared.metrics.limit_refused(limit.label());
         }
         self.outcome = Some(Outcome {
             ending: refused.ending,
             alert: refused.alert,
             reason: Some(refused.reason.clone()),
             hint: refused.hint,
+            limit: refused.limit,
             silent: !spoke && refused.ending == Ending::ClientGone,
         });
     }
@@ -154,7 +157,8 @@ impl Record {
         }));
     }
 
-    fn write(&self, outcome: &Outcome, lasted: Duration) {
+    /// `unlogged` are refusals for the same limit before this one that nothing was told of.
+    fn write(&self, outcome: &Outcome, lasted: Duration, unlogged: u64) {
         if !self.is_wanted(outcome.ending) {
             return;
         }
@@ -175,6 +179,8 @@ impl Record {
                     ending = outcome.ending.label(),
                     reason = outcome.reason.as_deref(),
                     hint = outcome.hint,
+                    limit = outcome.limit.map(Limit::label),
+                    unlogged = (unlogged > 0).then_some(unlogged),
                     alert = outcome.alert.map(Alert::label),
                     bytes_up = self.bytes_up,
                     bytes_down = self.bytes_down,
@@ -210,13 +216,17 @@ impl Drop for Record {
             Outcome::plain(if panicked { Ending::Internal } else { Ending::Drained })
         });
         let lasted = self.accepted.elapsed();
-        self.write(&outcome, lasted);
+        // Over a limit they come by the thousand, and all for the same reason.
+        let told = outcome.limit.map_or(Some(0), |limit| self.shared.complaints.due(limit));
+        if let Some(unlogged) = told {
+            self.write(&outcome, lasted, unlogged);
+        }
         let label = self.route.as_ref().map_or("", |(label, _)| &**label);
         self.shared.metrics.ended(&self.listening.label, label, outcome.ending, lasted);
         if let Some((_, meters)) = &self.route {
             meters.open.dec();
         }
-        if outcome.ending.is_refusal() {
+        if outcome.ending.is_refusal() && told.is_some() {
             self.shared.refusals.note(Refusal {
                 at: SystemTime::now(),
                 client: self.client.source,
@@ -231,7 +241,7 @@ impl Drop for Record {
 impl Outcome {
     fn plain(ending: Ending) -> Self {
         let hint = refuse::hint(ending);
-        Self { ending, alert: None, reason: None, hint, silent: false }
+        Self { ending, alert: None, reason: None, hint, limit: None, silent: false }
     }
 }
 

@@ -14,17 +14,18 @@ use crate::model::ending::{Alert, Ending};
 use crate::reactor::Socket;
 use crate::routing::table::Refusal;
 
+use super::admission::Limit;
 use super::buffer;
 use super::hello::HelloError;
 use super::places::Places;
 
-/// Most refused connections that are listened to until they stop: what they can cost is this times [`DISCARD_TIME`].
-pub(super) const MOST_DISCARDING: usize = 1024;
 /// Most that is discarded of one: a hello's remainder with early data behind it (RFC 8446 §4.2.10 leaves the size to servers,
 /// which allow 16 KiB as a rule).
 const DISCARD_BYTES: usize = 64 * 1024;
 /// How long: a round trip or a few, so that the alert is there before the close.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+/// The same of a client that has had all the time of `limits.helloTimeout`, and is told nothing that could be lost.
+const DISCARD_TIME_OF_LATE: Duration = Duration::from_millis(200);
 
 /// Why a connection is refused, for both sides of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +37,8 @@ pub(super) struct Refused {
     pub(super) reason: Cow<'static, str>,
     /// What the operator may do.
     pub(super) hint: Option<&'static str>,
-    /// The limit that was reached, by its setting's name.
-    pub(super) limit: Option<&'static str>,
+    /// The limit that was reached.
+    pub(super) limit: Option<Limit>,
 }
 
 impl Refused {
@@ -53,10 +54,14 @@ impl Refused {
     }
 
     /// Over one of the limits, before a hello was read: nothing in TLS can be said yet.
-    pub(super) fn over_connections() -> Self {
-        let reason = "as many connections are open as limits.connections allows";
+    pub(super) fn over(limit: Limit) -> Self {
+        Self { alert: None, ..Self::overloaded(limit, limit.reason()) }
+    }
+
+    /// Over one of the limits, with a hello that can be answered.
+    pub(super) fn overloaded(limit: Limit, reason: impl Into<Cow<'static, str>>) -> Self {
         let refused = Self::new(Ending::Overloaded, reason);
-        Self { alert: None, limit: Some("connections"), ..refused }
+        Self { hint: Some(limit.hint()), limit: Some(limit), ..refused }
     }
 
     /// The client has broken the connection.
@@ -72,7 +77,8 @@ impl Refused {
     /// Bytes that are no acceptable hello.
     pub(super) fn hello(error: HelloError) -> Self {
         let refused = Self::new(error.ending(), error.to_string());
-        Self { alert: error.alert(), hint: error.hint().or(refused.hint), ..refused }
+        let limit = matches!(error, HelloError::OverLimit(_)).then_some(Limit::HelloBytes);
+        Self { alert: error.alert(), hint: error.hint().or(refused.hint), limit, ..refused }
     }
 
     /// A name that leads nowhere, or not for this client.
@@ -87,21 +93,25 @@ impl Refused {
 
 /// Says why, in TLS where the client speaks it, and closes so that this arrives: a close with unread bytes would send a RST,
 /// which makes the client's kernel drop what it has not read yet.
-pub(super) async fn close(mut socket: Socket, refused: &Refused, discarding: &Places) {
+/// Of no more than `most` at a time it is waited for.
+pub(super) async fn close(mut socket: Socket, refused: &Refused, discarding: &Places, most: usize) {
     // Nobody is there to be told, or the whole gateway goes.
     if refused.ending == Ending::ClientGone || refused.ending == Ending::Drained {
         return;
     }
-    let place = discarding.take(MOST_DISCARDING);
+    // Where descriptors are what is missing, the one that it has is given back at once.
+    let waits = refused.limit != Some(Limit::Descriptors) && most > 0;
+    let place = if waits { discarding.take(most) } else { None };
     let goodbye = async {
         if let Some(alert) = refused.alert {
             socket.write_all(&alert_record(alert)).await?;
         }
         socket.shutdown().await?;
-        if place.is_some() { discard(&mut socket).await } else { Ok(()) }
+        if place.is_some() { discard(&mut socket).await } else { discard_queued(&socket) }
     };
+    let late = refused.ending == Ending::HelloTimeout;
     // A timeout or an error: it is closed all the same.
-    let _ = timeout(DISCARD_TIME, goodbye).await;
+    let _ = timeout(if late { DISCARD_TIME_OF_LATE } else { DISCARD_TIME }, goodbye).await;
 }
 
 /// A fatal alert (RFC 8446 §6) in a record whose version every TLS client takes before a version is agreed on (§5.1).
@@ -127,6 +137,11 @@ async fn discard(socket: &mut Socket) -> io::Result<()> {
         discarded += read;
     }
     Ok(())
+}
+
+/// Takes away what has come by now: mostly that is the whole hello, and the close is as clean as one that was waited for.
+fn discard_queued(socket: &Socket) -> io::Result<()> {
+    buffer::with(|buffer| socket.try_read(buffer)).map(drop)
 }
 
 /// The alert of an ending that says it all; parser and table know better for some.

@@ -50,9 +50,28 @@ impl Gateway {
 
     /// Starts in a folder that `prepare` fills; `config` is relative to it.
     pub(crate) fn in_folder(folder: TempDir, config: &str, prepare: impl FnOnce(&Path)) -> Self {
+        Self::by(&mut Command::new(STRAIT), folder, config, prepare)
+    }
+
+    /// Starts with [`BASE`] and more, under a limit of the shell's: `-n 256` for so many descriptors, `-d` for KiB of memory.
+    pub(crate) fn under(ulimit: &str, more: &str) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit {ulimit} && exec \"$0\" \"$@\""), STRAIT]);
+        Self::by(&mut shell, tempfile::tempdir().unwrap(), "strait.yaml", |folder| {
+            fs::write(folder.join("strait.yaml"), filled(&format!("{BASE}{more}"), folder))
+                .unwrap();
+        })
+    }
+
+    fn by(
+        program: &mut Command,
+        folder: TempDir,
+        config: &str,
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         prepare(folder.path());
         let config = folder.path().join(config);
-        let mut child = Command::new(STRAIT)
+        let mut child = program
             .args(["run", "--config"])
             .arg(&config)
             .stdin(Stdio::null())
@@ -172,9 +191,14 @@ impl Gateway {
         })
     }
 
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
     }
 
     /// Whether the process has ended.

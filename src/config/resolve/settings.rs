@@ -43,6 +43,16 @@ impl Resolver<'_> {
         };
         let drain_delay = any(&limits.drain_delay, default.drain_delay);
         let drain_timeout = any(&limits.drain_timeout, default.drain_timeout);
+        let mut number = |setting: &Setting<String>, default| {
+            self.parse(setting, units::number).unwrap_or(default)
+        };
+        let connections = number(&limits.connections, default.connections);
+        let per_listener = number(&limits.per_listener, default.per_listener);
+        let per_source = number(&limits.per_source, default.per_source);
+        let pending = number(&limits.pending, default.pending);
+        let pending_per_source = number(&limits.pending_per_source, default.pending_per_source);
+        let hello_rate = number(&limits.hello_rate, default.hello_rate);
+        let hello_burst = number(&limits.hello_burst, default.hello_burst);
         Limits {
             hello_timeout,
             hello_bytes: self
@@ -53,9 +63,19 @@ impl Resolver<'_> {
             idle_timeout: self.parse(&limits.idle_timeout, idle).unwrap_or(default.idle_timeout),
             drain_delay,
             drain_timeout,
-            connections: self
-                .parse(&limits.connections, units::number)
-                .unwrap_or(default.connections),
+            connections,
+            per_listener,
+            per_source,
+            pending,
+            pending_per_source,
+            hello_rate,
+            hello_burst,
+            source_ipv4_prefix: self
+                .parse(&limits.source_ipv4_prefix, ipv4_prefix)
+                .unwrap_or(default.source_ipv4_prefix),
+            source_ipv6_prefix: self
+                .parse(&limits.source_ipv6_prefix, ipv6_prefix)
+                .unwrap_or(default.source_ipv6_prefix),
         }
     }
 }
@@ -87,6 +107,22 @@ fn hello_bytes(written: &str) -> Result<usize, Wrong> {
     }
     let fix = "write 2KiB to 16MiB: a sidecar's hello has 1,514 bytes, and no hello can have more than 16MiB";
     Err(Wrong::new(format!("{written} is no sensible limit for a hello"), fix))
+}
+
+fn ipv4_prefix(written: &str) -> Result<u8, Wrong> {
+    prefix(written, 32)
+}
+
+fn ipv6_prefix(written: &str) -> Result<u8, Wrong> {
+    prefix(written, 128)
+}
+
+fn prefix(written: &str, longest: u8) -> Result<u8, Wrong> {
+    let bits = u8::try_from(units::number(written)?).ok();
+    bits.filter(|bits| (1..=longest).contains(bits)).ok_or_else(|| {
+        let fix = format!("write 1 to {longest}: the bits of an address that sources share");
+        Wrong::new(format!("{written} is no length of a prefix"), fix)
+    })
 }
 
 fn connection_log(written: Connections) -> ConnectionLog {

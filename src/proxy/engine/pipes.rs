@@ -3,8 +3,10 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
+use crate::proxy::admission::has_spare;
 use crate::reactor::Watched;
 
 /// Room of one pipe: more did not pay in throughput. Where the user's pipes are limited (`fs.pipe-user-pages-soft`) it stays at
@@ -62,6 +64,10 @@ impl Pipes {
 impl Pipe {
     fn new() -> io::Result<Self> {
         let (read, write) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)?;
+        // A descriptor that saves a copy must not be the one that keeps a connection out.
+        if !has_spare(&write) {
+            return Err(Errno::MFILE.into());
+        }
         // Refused: the pipe is as good, only smaller.
         let _ = fcntl_setpipe_size(&write, SIZE);
         Ok(Self { read, write, filled: 0 })
