@@ -18,10 +18,10 @@ use crate::routing::table::Route;
 use crate::socket;
 
 use super::Shared;
-use super::admission::{Limit, Permit};
+use super::admission::Limit;
 use super::core::Core;
 use super::dial::{self, Dial, Dialled};
-use super::engine::{self, Carried};
+use super::engine;
 use super::id::ConnectionId;
 use super::incoming::Incoming;
 use super::listener::Listening;
@@ -48,14 +48,13 @@ pub(super) struct Accepted {
 
 /// A connection whose endpoint is connected.
 struct Joined {
-    endpoint: Dialled,
+    endpoint: Socket,
     /// What the endpoint gets first: our own header and what the client has sent.
     preface: Bytes,
     header: usize,
     counters: (IntCounter, IntCounter),
     idle: Duration,
     dial: Dial,
-    permit: Permit,
 }
 
 /// Serves one connection to its end.
@@ -63,20 +62,22 @@ pub(super) async fn serve(core: Arc<Core>, listening: Arc<Listening>, accepted: 
     let shared = &*core.shared;
     let Accepted { socket, peer, at, settings, open } = accepted;
     let (told, heard) = (Arc::clone(&core.shared), Arc::clone(&listening));
-    let mut record = Record::new(told, heard, peer, at, &settings);
+    // On the heap, where it stays when the engine takes it over.
+    let mut record = Box::new(Record::new(told, heard, peer, at, &settings));
     let mut incoming = Incoming::new(socket, peer);
-    // On the heap, so that a relayed connection, which may be idle for hours, does not keep the room of a parser and a dial.
-    let join = Box::pin(join(shared, &listening, &mut incoming, &settings.limits, at, &mut record));
     let joined = tokio::select! {
         biased;
-        joined = join => joined,
+        joined = join(shared, &listening, &mut incoming, &settings.limits, at, &mut record) => joined,
         () = core.cut.cancelled() => Err(Refused::new(Ending::Drained, "the gateway stops")),
     };
     match joined {
-        Ok(joined) => carry(&core, incoming.socket, joined, record, open).await,
+        Ok(joined) => {
+            record.held.open = Some(open);
+            carry(&core, incoming.socket, joined, record).await;
+        }
         Err(refused) => {
             record.refused(&refused, incoming.spoke());
-            // Emitted before the goodbye, which takes up to a second and decides nothing.
+            // Gone before the goodbye, which takes up to a second and decides nothing.
             drop(record);
             let most = shared.admission.descriptors.most_discarding();
             tokio::select! {
@@ -84,6 +85,7 @@ pub(super) async fn serve(core: Arc<Core>, listening: Arc<Listening>, accepted: 
                 () = refuse::close(incoming.socket, &refused, &shared.discarding, most) => {}
                 () = core.cut.cancelled() => {}
             }
+            drop(open);
         }
     }
 }
@@ -109,18 +111,19 @@ async fn join(
 
     let hello = timeout_at(deadline, incoming.hello(limits.hello_bytes));
     let hello = hello.await.unwrap_or_else(|_| Err(Refused::late()))?;
-    let permit = entry.heard();
+    record.held.permit = Some(entry.heard());
     record.hello(&hello.name);
 
     let (route, settings) = decide(shared, &hello.name, &client, record)?;
     let counters = record.route(&route.label);
     let dial = shared.dialling.enter(hello.random)?;
-    let endpoint = dial::dial(&route, &settings.limits, record.attempts()).await?;
-    if shared.admission.descriptors.are_scarce(&endpoint.socket) {
+    let Dialled { socket: endpoint, load } =
+        dial::dial(&route, &settings.limits, record.attempts()).await?;
+    if shared.admission.descriptors.are_scarce(&endpoint) {
         let limit = Limit::Descriptors;
         return Err(Refused::overloaded(limit, limit.reason()));
     }
-    record.connected(endpoint.address);
+    record.connected(load);
 
     let mut front = Vec::new();
     if route.send_proxy {
@@ -128,7 +131,7 @@ async fn join(
     }
     let preface = incoming.preface(&front);
     let idle = settings.limits.idle_timeout;
-    Ok(Joined { endpoint, preface, header: front.len(), counters, idle, dial, permit })
+    Ok(Joined { endpoint, preface, header: front.len(), counters, idle, dial })
 }
 
 /// What a PROXY header says of the connection's ends, where the listener expects one of this peer.
@@ -155,7 +158,7 @@ fn header(
         Some(announced) => announced,
         None => incoming.ends().map_err(|error| Refused::gone(&error))?,
     };
-    Ok(proxy_protocol::encode(ends.source, ends.destination, name.as_str(), id.as_bytes()))
+    Ok(proxy_protocol::encode(ends.source, ends.destination, name.as_str(), &id.text()))
 }
 
 /// The one load of what is in force. The table is let go with it: what goes on holds its route, and the settings that were
@@ -181,24 +184,11 @@ fn decide(
 
 /// From a connected endpoint to the end: by the engine, for which this task is not needed any more, or by the relay where the
 /// sockets are not of the core's own set.
-async fn carry(
-    core: &Core,
-    client: Socket,
-    joined: Joined,
-    mut record: Record,
-    open: TaskTrackerToken,
-) {
-    let Joined { endpoint, preface, header, counters, idle, dial, permit } = joined;
-    let Dialled { socket, open: load, .. } = endpoint;
-    // What the end gives free besides the sockets.
-    let held = (load, permit, open);
-    match Socket::watched(client, socket) {
+async fn carry(core: &Core, client: Socket, joined: Joined, mut record: Box<Record>) {
+    let Joined { endpoint, preface, header, counters, idle, dial } = joined;
+    match Socket::watched(client, endpoint) {
         Ok((client, endpoint)) => {
-            let finish = Box::new(move |Carried { end, up, down }| {
-                record.relayed(end, up, down);
-                drop(record);
-                drop(held);
-            });
+            let finish = record;
             let connection = engine::Connection {
                 client,
                 endpoint,
@@ -221,8 +211,6 @@ async fn carry(
             let relay = Box::pin(relay(sides, preface, header, dial, terms));
             let (end, up, down) = relay.await;
             record.relayed(end, up, down);
-            drop(record);
-            drop(held);
         }
     }
 }
@@ -250,19 +238,6 @@ async fn relay(
 mod tests {
     use super::*;
 
-    fn size<'a, F: Future>(
-        _: impl FnOnce(
-            &'a Shared,
-            &'a Listening,
-            &'a mut Incoming,
-            &'a Limits,
-            Instant,
-            &'a mut Record,
-        ) -> F,
-    ) -> usize {
-        size_of::<F>()
-    }
-
     #[test]
     fn besides_its_bytes_a_pending_connection_holds_less_than_4_kib() {
         fn size_of_task<F: Future>(
@@ -270,7 +245,7 @@ mod tests {
         ) -> usize {
             size_of::<F>()
         }
-        let held = size_of_task(serve) + size(join);
+        let held = size_of_task(serve) + size_of::<Record>();
         assert!(held < 4000, "{held}");
     }
 }

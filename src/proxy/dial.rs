@@ -22,9 +22,8 @@ use super::refuse::Refused;
 #[derive(Debug)]
 pub(super) struct Dialled {
     pub(super) socket: Socket,
-    pub(super) address: SocketAddr,
     /// Counts as the endpoint's load until the connection ends.
-    pub(super) open: OpenConnection,
+    pub(super) load: OpenConnection,
 }
 
 /// Connects to one of a route's endpoints, the next one when one fails, each at most once. `attempts` counts them.
@@ -45,12 +44,12 @@ pub(super) async fn dial(
         }
         *attempts += 1;
         let endpoint = &candidate.endpoint;
-        let (address, open) = (endpoint.address, endpoint.connection());
+        let (address, load) = (endpoint.address, endpoint.connection());
         let patience = deadline.min(now + limits.connect_timeout);
         match timeout_at(patience, connect(address)).await {
             Ok(Ok(socket)) => {
                 endpoint.connected();
-                return Ok(Dialled { socket, address, open });
+                return Ok(Dialled { socket, load });
             }
             // The next one may still do: source ports run out for one destination at a time, and a host without IPv6 has none for
             // the IPv6 addresses of a name.

@@ -19,9 +19,9 @@ pub(super) struct Ids {
     count: AtomicU64,
 }
 
-/// The id of one connection.
+/// The id of one connection: a number, whose text only those connections need that are logged or announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct ConnectionId([u8; LENGTH]);
+pub(super) struct ConnectionId(u128);
 
 impl Ids {
     pub(super) fn new() -> Self {
@@ -46,25 +46,24 @@ impl Ids {
 
 impl ConnectionId {
     fn of(milliseconds: u128, count: u64, gateway: u32) -> Self {
-        let number = ((milliseconds << COUNT_BITS) | u128::from(count)) << GATEWAY_BITS
-            | u128::from(gateway);
-        let mut text = [0; LENGTH];
-        for (place, to) in text.iter_mut().rev().enumerate() {
-            let digit = usize::try_from((number >> (place * 5)) & 31).unwrap_or_default();
-            *to = DIGITS.get(digit).copied().unwrap_or_default();
-        }
-        Self(text)
+        let counted = (milliseconds << COUNT_BITS) | u128::from(count);
+        Self(counted << GATEWAY_BITS | u128::from(gateway))
     }
 
-    /// Its octets, for the PROXY protocol's unique id.
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.0
+    /// Its octets as text, which are also the PROXY protocol's unique id.
+    pub(super) fn text(self) -> [u8; LENGTH] {
+        let mut text = [0; LENGTH];
+        for (place, to) in text.iter_mut().rev().enumerate() {
+            let digit = usize::try_from((self.0 >> (place * 5)) & 31).unwrap_or_default();
+            *to = DIGITS.get(digit).copied().unwrap_or_default();
+        }
+        text
     }
 }
 
 impl fmt::Display for ConnectionId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(std::str::from_utf8(&self.0).unwrap_or_default())
+        out.write_str(std::str::from_utf8(&self.text()).unwrap_or_default())
     }
 }
 

@@ -73,9 +73,11 @@ pub(super) async fn accept(core: Arc<Core>, listening: Arc<Listening>, listener:
     let mut stopped = pin!(listening.stop.cancelled());
     let mut trouble = Trouble::default();
     loop {
+        // In this order: looking for the stop takes a lock, and while connections come Tokio's budget has it looked for all the same.
         let accepted = tokio::select! {
-            () = &mut stopped => break,
+            biased;
             accepted = listener.accept() => accepted,
+            () = &mut stopped => break,
         };
         let pause = match accepted {
             Ok((socket, peer)) => {

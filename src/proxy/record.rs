@@ -1,29 +1,33 @@
 //! The record of a connection: one log line and one count, whatever becomes of it.
 
 use std::borrow::Cow;
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use prometheus::IntCounter;
 use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Level;
 
 use crate::config::{ConnectionLog, Settings};
 use crate::model::client::Client;
 use crate::model::ending::{Alert, Ending};
 use crate::model::name::CanonicalName;
+use crate::routing::endpoint::OpenConnection;
 use crate::telemetry::metrics::RouteMeters;
 use crate::telemetry::refusals::Refusal;
 
 use super::Shared;
-use super::admission::Limit;
+use super::admission::{Limit, Permit};
+use super::engine::{Carried, Finish};
 use super::id::ConnectionId;
 use super::listener::Listening;
 use super::refuse::{self, Refused};
 use super::relay::End;
 
-/// What is known of a connection. Dropping it writes the record: that happens exactly once, also when the task panics.
+/// What is known of a connection. Written once: when it is told how the connection ended, or else, as after a panic, on drop.
 ///
 /// Nothing in it is a client's raw bytes: a name is here only when it is canonical, everything else is our own text.
 #[derive(Debug)]
@@ -36,13 +40,22 @@ pub(super) struct Record {
     log: ConnectionLog,
     name: Option<Box<str>>,
     route: Option<(Arc<str>, RouteMeters)>,
-    endpoint: Option<SocketAddr>,
     attempts: u32,
     hello: Option<Duration>,
     connect: Option<Duration>,
-    bytes_up: u64,
-    bytes_down: u64,
-    outcome: Option<Outcome>,
+    written: bool,
+    pub(super) held: Held,
+}
+
+/// What a connection holds beside its sockets: free again once its record is written and gone.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Its places under the limits.
+    pub(super) permit: Option<Permit>,
+    /// Its share of the endpoint's load.
+    pub(super) load: Option<OpenConnection>,
+    /// It is open.
+    pub(super) open: Option<TaskTrackerToken>,
 }
 
 /// How it ended.
@@ -55,6 +68,8 @@ struct Outcome {
     limit: Option<Limit>,
     /// No byte ever came, as of load balancers' probes.
     silent: bool,
+    bytes_up: u64,
+    bytes_down: u64,
 }
 
 impl Record {
@@ -75,13 +90,11 @@ impl Record {
             log: settings.log,
             name: None,
             route: None,
-            endpoint: None,
             attempts: 0,
             hello: None,
             connect: None,
-            bytes_up: 0,
-            bytes_down: 0,
-            outcome: None,
+            written: false,
+            held: Held::default(),
         }
     }
 
@@ -121,12 +134,12 @@ impl Record {
         &mut self.attempts
     }
 
-    /// An endpoint is connected.
-    pub(super) fn connected(&mut self, endpoint: SocketAddr) {
+    /// An endpoint is connected, whose load this is until the end.
+    pub(super) fn connected(&mut self, load: OpenConnection) {
         let took = self.accepted.elapsed().saturating_sub(self.hello.unwrap_or_default());
         self.shared.metrics.connected(took);
         self.connect = Some(took);
-        self.endpoint = Some(endpoint);
+        self.held.load = Some(load);
     }
 
     /// It was refused. `spoke`: at least a byte came.
@@ -134,27 +147,57 @@ impl Record {
         if let Some(limit) = refused.limit {
             self.shared.metrics.limit_refused(limit.label());
         }
-        self.outcome = Some(Outcome {
-            ending: refused.ending,
+        self.ended(&Outcome {
             alert: refused.alert,
             reason: Some(refused.reason.clone()),
             hint: refused.hint,
             limit: refused.limit,
             silent: !spoke && refused.ending == Ending::ClientGone,
+            ..Outcome::plain(refused.ending)
         });
     }
 
     /// It was relayed to its end.
     pub(super) fn relayed(&mut self, end: End, bytes_up: u64, bytes_down: u64) {
-        (self.bytes_up, self.bytes_down) = (bytes_up, bytes_down);
-        self.outcome = Some(Outcome::plain(match end {
+        let ending = match end {
             End::Finished => Ending::Completed,
             End::ResetByClient => Ending::ResetByClient,
             End::ResetByEndpoint => Ending::ResetByEndpoint,
             End::Idle => Ending::IdleTimeout,
             End::Stopped => Ending::Drained,
             End::Fault => Ending::Internal,
-        }));
+        };
+        self.ended(&Outcome { bytes_up, bytes_down, ..Outcome::plain(ending) });
+    }
+
+    /// Logs and counts, the first time.
+    fn ended(&mut self, outcome: &Outcome) {
+        if mem::replace(&mut self.written, true) {
+            return;
+        }
+        let lasted = self.accepted.elapsed();
+        // Over a limit they come by the thousand, and all for the same reason.
+        let told = outcome.limit.map_or(Some(0), |limit| self.shared.complaints.due(limit));
+        if let Some(unlogged) = told {
+            self.write(outcome, lasted, unlogged);
+        }
+        let (label, meters) = match &self.route {
+            Some((label, meters)) => (&**label, Some(meters)),
+            None => ("", None),
+        };
+        self.shared.metrics.ended(&self.listening.label, label, meters, outcome.ending, lasted);
+        if let Some(meters) = meters {
+            meters.open.dec();
+        }
+        if outcome.ending.is_refusal() && told.is_some() {
+            self.shared.refusals.note(Refusal {
+                at: SystemTime::now(),
+                client: self.client.source,
+                name: self.name.take(),
+                ending: outcome.ending,
+                hint: outcome.hint,
+            });
+        }
     }
 
     /// `unlogged` are refusals for the same limit before this one that nothing was told of.
@@ -175,15 +218,15 @@ impl Record {
                         .then(|| tracing::field::display(self.client.peer)),
                     name = self.name.as_deref(),
                     route = self.route.as_ref().map(|(label, _)| &**label),
-                    endpoint = self.endpoint.map(tracing::field::display),
+                    endpoint = self.held.load.as_ref().map(|load| tracing::field::display(load.endpoint().address)),
                     ending = outcome.ending.label(),
                     reason = outcome.reason.as_deref(),
                     hint = outcome.hint,
                     limit = outcome.limit.map(Limit::label),
                     unlogged = (unlogged > 0).then_some(unlogged),
                     alert = outcome.alert.map(Alert::label),
-                    bytes_up = self.bytes_up,
-                    bytes_down = self.bytes_down,
+                    bytes_up = outcome.bytes_up,
+                    bytes_down = outcome.bytes_down,
                     attempts = self.attempts,
                     hello_ms = self.hello.map(milliseconds),
                     connect_ms = self.connect.map(milliseconds),
@@ -208,32 +251,19 @@ impl Record {
     }
 }
 
+impl Finish for Record {
+    fn finish(mut self: Box<Self>, carried: Carried) {
+        self.relayed(carried.end, carried.up, carried.down);
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
-        // Without an outcome the task panicked, or it was dropped with its whole core.
-        let outcome = self.outcome.take().unwrap_or_else(|| {
+        if !self.written {
+            // The task panicked, or it was dropped with its whole core.
             let panicked = std::thread::panicking();
-            Outcome::plain(if panicked { Ending::Internal } else { Ending::Drained })
-        });
-        let lasted = self.accepted.elapsed();
-        // Over a limit they come by the thousand, and all for the same reason.
-        let told = outcome.limit.map_or(Some(0), |limit| self.shared.complaints.due(limit));
-        if let Some(unlogged) = told {
-            self.write(&outcome, lasted, unlogged);
-        }
-        let label = self.route.as_ref().map_or("", |(label, _)| &**label);
-        self.shared.metrics.ended(&self.listening.label, label, outcome.ending, lasted);
-        if let Some((_, meters)) = &self.route {
-            meters.open.dec();
-        }
-        if outcome.ending.is_refusal() && told.is_some() {
-            self.shared.refusals.note(Refusal {
-                at: SystemTime::now(),
-                client: self.client.source,
-                name: self.name.take(),
-                ending: outcome.ending,
-                hint: outcome.hint,
-            });
+            let ending = if panicked { Ending::Internal } else { Ending::Drained };
+            self.ended(&Outcome::plain(ending));
         }
     }
 }
@@ -241,7 +271,17 @@ impl Drop for Record {
 impl Outcome {
     fn plain(ending: Ending) -> Self {
         let hint = refuse::hint(ending);
-        Self { ending, alert: None, reason: None, hint, limit: None, silent: false }
+        let (bytes_up, bytes_down) = (0, 0);
+        Self {
+            ending,
+            alert: None,
+            reason: None,
+            hint,
+            limit: None,
+            silent: false,
+            bytes_up,
+            bytes_down,
+        }
     }
 }
 
@@ -282,6 +322,7 @@ mod tests {
 
     use tokio_util::sync::CancellationToken;
 
+    use crate::routing::endpoint::Endpoints;
     use crate::routing::live::Live;
     use crate::telemetry::metrics::Metrics;
 
@@ -335,7 +376,8 @@ mod tests {
             record.hello(&CanonicalName::parse(b"Checkout.Shop.example").unwrap());
             record.route(&"shop/checkout".into());
             *record.attempts() += 2;
-            record.connected("10.0.0.7:50002".parse().unwrap());
+            let endpoint = Endpoints::default().intern("10.0.0.7:50002".parse().unwrap(), None);
+            record.connected(endpoint.connection());
             record.relayed(End::ResetByClient, 1514, 4000);
         });
         assert_eq!(lines.lines().count(), 1, "{lines}");

@@ -106,7 +106,7 @@ pub struct RouteMeters {
     pub bytes_up: IntCounter,
     /// `bytes_total{route,direction="down"}`: endpoint to client.
     pub bytes_down: IntCounter,
-    _series: Taken,
+    series: Taken,
 }
 
 impl Metrics {
@@ -134,13 +134,23 @@ impl Metrics {
     /// Meters of a connection that has found its route. A label that is not among the admitted ones is `other`.
     pub fn meters(&self, listener: &str, route: &str) -> RouteMeters {
         let (series, open, bytes_up, bytes_down) = self.series.take(listener, route);
-        RouteMeters { open, bytes_up, bytes_down, _series: series }
+        RouteMeters { open, bytes_up, bytes_down, series }
     }
 
-    /// A connection ended. `route` is empty when none was found. To be called while the connection's meters are still held, so
-    /// that a route that has left the table meanwhile does not become `other`.
-    pub fn ended(&self, listener: &str, route: &str, ending: Ending, lasted: Duration) {
-        self.series.ended(listener, route, ending);
+    /// A connection ended. `route` is empty when none was found; else its meters, which are still held, so that a route that has
+    /// left the table meanwhile does not become `other`.
+    pub fn ended(
+        &self,
+        listener: &str,
+        route: &str,
+        meters: Option<&RouteMeters>,
+        ending: Ending,
+        lasted: Duration,
+    ) {
+        // Looking the labels up again is for the first connection that ends so.
+        if !meters.is_some_and(|meters| meters.series.count(ending)) {
+            self.series.ended(listener, route, ending);
+        }
         self.connection_seconds.observe(lasted.as_secs_f64());
     }
 
@@ -299,7 +309,7 @@ mod tests {
         meters.bytes_up.inc_by(up);
         meters.bytes_down.inc_by(down);
         meters.open.dec();
-        metrics.ended(listener, route, Ending::Completed, Duration::from_secs(90));
+        metrics.ended(listener, route, Some(&meters), Ending::Completed, Duration::from_secs(90));
     }
 
     #[test]
@@ -321,8 +331,8 @@ mod tests {
         carry(&metrics, "[::]:8443", "shop/late", 1, 2);
         let live = metrics.meters("[::]:50002", "shop/orders");
         live.open.inc();
-        metrics.ended("[::]:8443", "shop/orders", Ending::Denied, Duration::from_millis(500));
-        metrics.ended("[::]:8443", "", Ending::NoServerName, Duration::from_millis(250));
+        metrics.ended("[::]:8443", "shop/orders", None, Ending::Denied, Duration::from_millis(500));
+        metrics.ended("[::]:8443", "", None, Ending::NoServerName, Duration::from_millis(250));
         metrics.limit_refused("connections");
         let text = metrics.text().replace(env!("CARGO_PKG_VERSION"), "VERSION");
         let ours: String = text
@@ -375,7 +385,7 @@ mod tests {
             metrics.text().contains(r#"strait_connections_open{listener="in",route="gone"} 1"#)
         );
         meters.bytes_down.inc_by(42);
-        metrics.ended("in", "gone", Ending::Completed, Duration::from_secs(1));
+        metrics.ended("in", "gone", Some(&meters), Ending::Completed, Duration::from_secs(1));
         meters.open.dec();
         drop(meters);
         let last = metrics.text();
@@ -421,7 +431,7 @@ mod tests {
         metrics.admit_listeners(["old", "kept"]);
         carry(&metrics, "old", "a", 1, 1);
         carry(&metrics, "kept", "a", 1, 1);
-        metrics.ended("old", "", Ending::NotTls, Duration::ZERO);
+        metrics.ended("old", "", None, Ending::NotTls, Duration::ZERO);
         metrics.admit_listeners(["kept"]);
         let _ = metrics.text();
         let text = metrics.text();

@@ -265,6 +265,12 @@ impl Known {
 }
 
 impl Pair {
+    /// Counts an ending, if one like it has been counted before: else its counter has to be made.
+    pub(super) fn count(&self, ending: Ending) -> bool {
+        let counter = self.endings.get(ending as usize).and_then(OnceLock::get);
+        counter.inspect(|counter| counter.inc()).is_some()
+    }
+
     /// Nobody but the map holds it, and no connection is open.
     fn is_idle(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) == 1 && self.open.get().is_none_or(|open| open.get() == 0)

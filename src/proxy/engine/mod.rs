@@ -48,8 +48,10 @@ pub(super) struct Carried {
     pub(super) down: u64,
 }
 
-/// Told once, when the pair has ended. Dropped untold with the thread.
-pub(super) type Finish = Box<dyn FnOnce(Carried) + Send>;
+/// Who is told once, when the pair has ended. Dropped untold with the thread.
+pub(super) trait Finish {
+    fn finish(self: Box<Self>, carried: Carried);
+}
 
 /// A connection to be carried.
 pub(super) struct Connection {
@@ -64,7 +66,7 @@ pub(super) struct Connection {
     pub(super) idle: Duration,
     /// Let go with the endpoint's first byte.
     pub(super) dial: Dial,
-    pub(super) finish: Finish,
+    pub(super) finish: Box<dyn Finish>,
 }
 
 /// Carries a connection on this core from now on. Once the future is done the pair is the engine's alone, to end with `stop` as
@@ -160,7 +162,7 @@ struct Pair {
     idle: u32,
     /// When the endpoint's keepalive is due, unless it is set.
     probed: Option<u32>,
-    finish: Finish,
+    finish: Box<dyn Finish>,
 }
 
 impl Engine {
@@ -266,6 +268,6 @@ impl Pair {
             End::Finished | End::Idle | End::Stopped | End::Fault => Ok(()),
         };
         drop((client, endpoint));
-        finish(Carried { end, up: up.bytes, down: down.bytes });
+        finish.finish(Carried { end, up: up.bytes, down: down.bytes });
     }
 }

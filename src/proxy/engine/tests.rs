@@ -14,6 +14,12 @@ use super::super::buffer;
 use super::super::dial::Dialling;
 use super::*;
 
+impl<F: FnOnce(Carried)> Finish for F {
+    fn finish(self: Box<Self>, carried: Carried) {
+        self(carried);
+    }
+}
+
 /// Long enough for any machine; never waited for when all is well.
 const PATIENCE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
