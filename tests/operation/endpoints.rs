@@ -36,8 +36,9 @@ routes:
         dns.address, third.address
     ));
     let shares = shares(&gateway, 800);
-    // 100, 100 and 600 on average, with a standard deviation of 12 at most.
-    for (app, share) in [(b'a', 40..160), (b'b', 40..160), (b'c', 500..700)] {
+    // 100, 100 and 600 on average, with a standard deviation of 12 at most; without weights it would be 267 each. On a busy machine
+    // the call before is still open at times, and the less loaded endpoint is preferred then.
+    for (app, share) in [(b'a', 40..230), (b'b', 40..230), (b'c', 400..700)] {
         let got = shares.get(&Came::App(app)).copied().unwrap_or_default();
         assert!(share.contains(&got), "{}: {shares:?}", char::from(app));
     }
