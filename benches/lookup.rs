@@ -9,7 +9,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn lookup(criterion: &mut Criterion) {
-    let table = million::table(&million::routes());
+    let table = million::table(&million::routes(&million::text()));
     let names: Vec<String> = (0..million::NAMES).map(million::name).collect();
     let mut group = criterion.benchmark_group("lookup in 1 M names");
     let hot = &names[million::NAMES / 2];

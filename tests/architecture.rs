@@ -21,7 +21,7 @@ enum May {
 /// Words that every module but the lowest shares.
 const WORDS: &[&str] = &["model", "policy"];
 /// What stands around both sides.
-const AROUND: &[&str] = &["config", "telemetry", "socket", "shutdown"];
+const AROUND: &[&str] = &["config", "telemetry", "socket", "shutdown", "background"];
 /// The control side, and the one place where it meets the data side.
 const CONTROL: &[&str] = &["config", "discovery", "health", "routing"];
 
@@ -33,6 +33,7 @@ const TABLE: &[Row] = &[
     ("app", May::All),
     ("model", May::Only(&[])),
     ("shutdown", May::Only(&[])),
+    ("background", May::Only(&[])),
     ("socket", May::Only(&[])),
     ("reactor", May::Only(&[])),
     ("policy", May::Only(&[&["model"]])),

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use strait::model::snapshot::{Addresses, Routes, RoutesFile};
+use strait::config;
+use strait::model::snapshot::{Addresses, Routes};
 use strait::routing::build::{Inputs, OwnListeners, build};
 use strait::routing::endpoint::Endpoints;
 use strait::routing::table::Table;
@@ -17,8 +18,8 @@ pub(crate) fn name(number: usize) -> String {
     format!("app{number}-dapr.team-{}.svc.cluster.local", number % 997)
 }
 
-/// The routes file: a thousand different endpoints.
-pub(crate) fn routes() -> Routes {
+/// The routes file's text: a thousand different endpoints.
+pub(crate) fn text() -> String {
     let mut text = String::new();
     for number in 0..NAMES {
         let endpoint = number % 1000;
@@ -28,8 +29,12 @@ pub(crate) fn routes() -> Routes {
     for number in 0..1000 {
         writeln!(text, "*.wild-{number}.example 10.1.0.1:50002").unwrap();
     }
-    let path = Path::new("names.map").into();
-    let file = RoutesFile { path, text: text.into(), routes: NAMES + 1000 };
+    text
+}
+
+/// What the file says.
+pub(crate) fn routes(text: &str) -> Routes {
+    let file = config::parse_routes_text(Path::new("names.map"), text.as_bytes()).unwrap();
     Routes { files: vec![Arc::new(file)], ..Routes::default() }
 }
 

@@ -1,22 +1,19 @@
-//! Any bytes as a routes file. What is accepted can be read line by line without another look at it.
+//! Any bytes as a routes file. What is accepted has as many names as lines, each with endpoints and a place.
 #![no_main]
 
 use std::path::Path;
 
 use strait::model::name::NamePattern;
-use strait::model::snapshot::EndpointAt;
 
 libfuzzer_sys::fuzz_target!(|text: &[u8]| {
     match strait::config::parse_routes_text(Path::new("fuzz.map"), text) {
         Ok(file) => {
-            assert_eq!(file.lines().count(), file.routes);
-            for line in file.lines() {
-                assert!(NamePattern::parse(line.name).is_ok());
-                assert!(
-                    line.endpoints
-                        .split_ascii_whitespace()
-                        .all(|endpoint| EndpointAt::parse(endpoint).is_ok())
-                );
+            let lists: Vec<_> = file.lists().collect();
+            assert_eq!(file.names().iter().count(), file.routes);
+            for (at, name) in file.names().iter() {
+                assert!(NamePattern::parse(&name.written()).is_ok());
+                assert!(!lists[name.value as usize].is_empty());
+                assert!(file.origin(at).line as usize <= text.split(|&byte| byte == b'\n').count());
             }
         }
         Err(problems) => {

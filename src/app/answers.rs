@@ -142,7 +142,7 @@ fn routes(table: &Table) -> Vec<RouteStatus> {
         if let Some(status) = place {
             status.names_total += 1;
             if status.names.len() < MOST_NAMES {
-                status.names.push(name.to_string());
+                status.names.push(name.written());
             }
         }
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -81,7 +82,11 @@ impl Control {
         let (routes, settings) = (Arc::clone(&config.routes), Arc::clone(&config.settings));
         match self.parts.sources.configure(routes, settings, own).await {
             Ok(generation) => info!(generation, "configuration in force"),
-            Err(ConfigureError::Refused(errors)) => return Err(problems(errors)),
+            Err(ConfigureError::Refused(errors)) => {
+                // Reads the files once more, which may be long.
+                let found = spawn_blocking(|| problems(errors)).await;
+                return Err(found.unwrap_or_else(|error| self.whole(&error, "look into the log")));
+            }
             Err(ConfigureError::Stopping) => return Ok(()),
             Err(error @ ConfigureError::Panicked) => {
                 return Err(

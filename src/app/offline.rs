@@ -1,6 +1,9 @@
 //! A configuration without a gateway: what `check` and `explain --config` look at.
 
+use std::collections::HashMap;
+use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::config::problem::MAX_PROBLEMS;
 use crate::config::{self, AdminAddress, Config, Loaded, Problem, Reading};
@@ -48,12 +51,17 @@ fn table(routes: &Routes, own: &OwnListeners) -> Result<Table, Vec<BuildError>> 
     build(&inputs, &mut Endpoints::default())
 }
 
-/// What makes a table impossible, as problems of the files that ask for it.
+/// What makes a table impossible, as problems of the files that ask for it. Each file is read once: it may have a million lines,
+/// and a hundred of them may be wrong.
 pub(super) fn problems(errors: Vec<BuildError>) -> Vec<Problem> {
-    errors
-        .into_iter()
-        .map(|error| Problem::found_later(&error.origin, &error.text, error.message, error.fix))
-        .collect()
+    let mut texts = HashMap::new();
+    let mut problem = |BuildError { origin, text, message, fix }| {
+        let source = texts
+            .entry(Arc::clone(&origin.file))
+            .or_insert_with(|| fs::read_to_string(&origin.file).unwrap_or_default());
+        Problem::found_later(&origin, source, &text, message, fix)
+    };
+    errors.into_iter().map(&mut problem).collect()
 }
 
 /// Listeners as written: a port 0 is no port that anybody could dial.

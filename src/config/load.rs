@@ -2,14 +2,17 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::string::FromUtf8Error;
 use std::sync::Arc;
 
-use crate::model::snapshot::{Routes, RoutesFile};
+use crate::model::routes_file::RoutesFile;
+use crate::model::snapshot::Routes;
 
-use super::disk::{self, Content, Fingerprint};
+use super::disk::{self, Content, Fingerprint, Opened};
 use super::file::File;
 use super::problem::{Problem, Problems, Wrong};
-use super::resolve::{Resolved, resolve};
+use super::resolve::{NamedFile, Resolved, resolve};
+use super::stamps::Stamps;
 use super::tree::{NodeId, Tree, Value};
 use super::{Config, decode, merge, routes_file};
 
@@ -33,6 +36,8 @@ pub struct Reading {
     pub outcome: Result<Loaded, Vec<Problem>>,
     /// Stands for all contents read.
     pub fingerprint: u64,
+    /// Tells without reading that all files still are those that were read.
+    pub stamps: Stamps,
     /// The YAML files read.
     pub files: Vec<PathBuf>,
     /// The routes files that they name.
@@ -48,66 +53,50 @@ pub fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
 
 /// Loads a file or directory, and tells what was read even when it is wrong, so that a watcher knows where to wait.
 pub fn read(path: &Path) -> Reading {
-    match disk::yaml_files(path) {
+    let mut stamps = Stamps::new();
+    let reading = match disk::yaml_files(path) {
         Ok(files) => {
-            let contents = files.into_iter().map(|file| (disk::read_yaml(&file), file));
-            assemble(
-                path,
-                contents.map(|(content, file)| (file, content)).collect(),
-                disk::read_routes,
-            )
+            let mut read = |file: PathBuf| (disk::read_yaml(&file, &mut stamps), file);
+            let contents: Vec<_> = files.into_iter().map(&mut read).collect();
+            let contents = contents.into_iter().map(|(content, file)| (file, content)).collect();
+            assemble(path, contents, &mut |file| disk::open_routes(file, &mut stamps))
         }
         Err(error) => {
             let mut fingerprint = Fingerprint::default();
             let problem = unreadable(path, &error);
             fingerprint.add(path, &Err(error));
-            let fingerprint = fingerprint.finish();
             Reading {
                 outcome: Err(vec![problem]),
-                fingerprint,
+                fingerprint: fingerprint.finish(),
+                stamps: Stamps::default(),
                 files: vec![],
                 routes_files: vec![],
                 partial: None,
             }
         }
-    }
-}
-
-/// The fingerprint that [`read`] would give if the same routes files were named: reads, and parses nothing.
-pub fn fingerprint(path: &Path, routes_files: &[PathBuf]) -> u64 {
-    let mut fingerprint = Fingerprint::default();
-    match disk::yaml_files(path) {
-        Ok(files) => {
-            for file in &files {
-                fingerprint.add(file, &disk::read_yaml(file));
-            }
-            for file in routes_files {
-                fingerprint.add(file, &disk::read_routes(file));
-            }
-        }
-        Err(error) => fingerprint.add(path, &Err(error)),
-    }
-    fingerprint.finish()
+    };
+    Reading { stamps, ..reading }
 }
 
 /// Loads one file's text, without a look at the disk: routes files that it names count as missing.
 pub fn parse_text(name: &Path, text: &[u8]) -> Result<Loaded, Vec<Problem>> {
-    let missing = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
-    assemble(name, vec![(name.to_owned(), Ok(text.to_owned()))], missing).outcome
+    let mut missing = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
+    assemble(name, vec![(name.to_owned(), Ok(text.to_owned()))], &mut missing).outcome
 }
 
 /// Checks one routes file's text.
 pub fn parse_routes_text(name: &Path, text: &[u8]) -> Result<RoutesFile, Vec<Problem>> {
-    let mut problems = Problems::default();
-    let file = utf8(name, text.to_owned(), &mut problems)
-        .map(|text| routes_file::parse(name, text, &mut problems));
+    let (mut problems, mut fingerprint) = (Problems::default(), Fingerprint::default());
+    let opened = Opened { source: Box::new(io::Cursor::new(text.to_owned())), length: text.len() };
+    // Memory is read without errors.
+    let file = routes_file::read(name, opened, &mut fingerprint, &mut problems).ok().flatten();
     let (errors, _) = problems.finish();
     file.filter(|_| errors.is_empty()).ok_or(errors)
 }
 
-type ReadRoutes = fn(&Path) -> Content;
+type OpenRoutes<'a> = &'a mut dyn FnMut(&Path) -> io::Result<Opened>;
 
-fn assemble(path: &Path, contents: Vec<(PathBuf, Content)>, read_routes: ReadRoutes) -> Reading {
+fn assemble(path: &Path, contents: Vec<(PathBuf, Content)>, open: OpenRoutes<'_>) -> Reading {
     let mut fingerprint = Fingerprint::default();
     for (file, content) in &contents {
         fingerprint.add(file, content);
@@ -115,16 +104,10 @@ fn assemble(path: &Path, contents: Vec<(PathBuf, Content)>, read_routes: ReadRou
     let files: Vec<PathBuf> = contents.iter().map(|(file, _)| file.clone()).collect();
     let mut problems = Problems::default();
     let resolved = written(path, contents, &mut problems);
-    let mut routes_files = Vec::new();
-    let complete = resolved.map(|resolved| {
-        let mut read = |file: &Path| {
-            let content = read_routes(file);
-            fingerprint.add(file, &content);
-            routes_files.push(file.to_owned());
-            content
-        };
-        complete(resolved, &mut read, &mut problems)
-    });
+    let routes_files = resolved.iter().flat_map(|resolved| &resolved.routes_files);
+    let routes_files: Vec<_> = routes_files.map(|file| file.path.clone()).collect();
+    let complete =
+        resolved.map(|resolved| complete(resolved, open, &mut fingerprint, &mut problems));
     let fingerprint = fingerprint.finish();
     let (errors, warnings) = problems.finish();
     let (outcome, partial) = match complete {
@@ -136,7 +119,8 @@ fn assemble(path: &Path, contents: Vec<(PathBuf, Content)>, read_routes: ReadRou
         Some(Err(routes)) => (Err(errors), Some(routes)),
         None => (Err(errors), None),
     };
-    Reading { outcome, fingerprint, files, routes_files, partial }
+    let stamps = Stamps::default();
+    Reading { outcome, fingerprint, stamps, files, routes_files, partial }
 }
 
 /// What the YAML files say. `None` only together with errors.
@@ -201,35 +185,31 @@ fn unreadable(file: &Path, error: &io::Error) -> Problem {
 }
 
 fn utf8(file: &Path, bytes: Vec<u8>, problems: &mut Problems) -> Option<String> {
-    String::from_utf8(bytes).map_err(|error| problems.error(|| not_utf8(file, &error))).ok()
-}
-
-fn not_utf8(file: &Path, error: &std::string::FromUtf8Error) -> Problem {
-    let valid = error.utf8_error().valid_up_to();
-    let text = String::from_utf8_lossy(error.as_bytes());
-    let before = text.get(..valid).unwrap_or_default();
-    let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
-    let line = u32::try_from(line).unwrap_or(u32::MAX);
-    let bad = valid..valid + char::REPLACEMENT_CHARACTER.len_utf8();
-    Problem::at(&file.into(), &text, line, bad, Wrong::new("not UTF-8", "save the file as UTF-8"))
+    let wrong =
+        |error: FromUtf8Error| routes_file::not_utf8(file, error.as_bytes(), error.utf8_error(), 0);
+    String::from_utf8(bytes).map_err(|error| problems.error(|| wrong(error))).ok()
 }
 
 /// Adds the routes files and puts everything together. Without a cluster's name there are the routes alone.
 fn complete(
     resolved: Resolved,
-    read: &mut dyn FnMut(&Path) -> Content,
+    open: OpenRoutes<'_>,
+    fingerprint: &mut Fingerprint,
     problems: &mut Problems,
 ) -> Result<Config, Routes> {
     let mut files = Vec::new();
-    for file in &resolved.routes_files {
-        let content = read(&file.path).map_err(|error| {
+    for NamedFile { path, problem } in &resolved.routes_files {
+        fingerprint.add_path(path);
+        let read =
+            open(path).and_then(|opened| routes_file::read(path, opened, fingerprint, problems));
+        let read = read.map_err(|error| {
+            fingerprint.add_error(&error);
             problems.error(|| Problem {
-                message: format!("{}: cannot be read: {error}", file.path.display()),
-                ..file.problem.clone()
+                message: format!("{}: cannot be read: {error}", path.display()),
+                ..problem.clone()
             });
         });
-        let text = content.ok().and_then(|bytes| utf8(&file.path, bytes, problems));
-        files.extend(text.map(|text| Arc::new(routes_file::parse(&file.path, text, problems))));
+        files.extend(read.ok().flatten().map(Arc::new));
     }
     let Resolved { routes, reserved, cluster, listeners, settings, resolver, .. } = resolved;
     let routes = Routes { routes, files, reserved };

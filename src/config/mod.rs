@@ -19,14 +19,16 @@ pub mod problem;
 mod resolve;
 mod routes_file;
 mod spot;
+mod stamps;
 mod suggest;
 mod tree;
 mod units;
 mod yaml;
 
 pub(crate) use disk::directories;
-pub use load::{Loaded, Reading, fingerprint, load, parse_routes_text, parse_text, read};
+pub use load::{Loaded, Reading, load, parse_routes_text, parse_text, read};
 pub use problem::Problem;
+pub use stamps::Stamps;
 
 /// The JSON Schema of a configuration file, for editors: `config/strait.schema.json`.
 pub fn schema() -> schemars::Schema {

@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering;
 use std::fmt::{self, Write as _};
-use std::fs;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -130,13 +129,19 @@ impl Problem {
         }
     }
 
-    /// A problem that was found only after the files were read, with the line as it stands now.
-    pub fn found_later(origin: &Origin, text: &str, message: String, fix: String) -> Self {
+    /// A problem that was found only after the files were read, with the line as it stands in `source`, the file's text now.
+    pub fn found_later(
+        origin: &Origin,
+        source: &str,
+        text: &str,
+        message: String,
+        fix: String,
+    ) -> Self {
         let before = usize::try_from(origin.column.saturating_sub(1)).unwrap_or_default();
         let number = usize::try_from(origin.line.saturating_sub(1)).unwrap_or_default();
-        let source = fs::read_to_string(&origin.file).unwrap_or_default();
-        // A file that has changed meanwhile shows no line rather than a wrong one.
-        let line = source.lines().nth(number).filter(|line| line.contains(text));
+        // A file that has changed meanwhile shows no line rather than a wrong one. Names are told in lower case.
+        let same = |line: &&str| line.to_ascii_lowercase().contains(&text.to_ascii_lowercase());
+        let line = source.lines().nth(number).filter(same);
         Self {
             line: origin.line,
             column: origin.column,
@@ -302,7 +307,7 @@ mod tests {
         shown.file = Path::new(bad).into();
         assert_eq!(shown.text, "\u{fffd}[2J x");
         let origin = Origin { file: Path::new("none").into(), line: 1, column: 1 };
-        let later = Problem::found_later(&origin, bad, bad.into(), bad.into());
+        let later = Problem::found_later(&origin, bad, bad, bad.into(), bad.into());
         assert_eq!(later.text, shown.text);
         for shown in [shown.to_string(), later.to_string()] {
             assert!(!shown.contains(['\u{1b}', '\t']), "{shown:?}");

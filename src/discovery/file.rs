@@ -2,21 +2,22 @@
 //!
 //! *Directories are watched, not files*: an atomic rename replaces the inode that a watch on the file would be on, and a
 //! Kubernetes `ConfigMap` swaps the `..data` link beside it, so such a watch is dead after the first or second change. What a
-//! watch tells is only a reason to look: whether something has changed is decided by the contents. A slow poll covers what no
-//! watch sees, such as network file systems and the target of a symbolic link.
+//! watch tells is only a reason to look: whether something has changed is decided by the contents, which are read when what the
+//! system says of the files does not rule a change out. A slow poll covers what no watch sees, such as network file systems and
+//! the target of a symbolic link.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Loaded, Problem, Reading};
+use crate::background::{self, Urgency};
+use crate::config::{self, Loaded, Problem, Reading, Stamps};
 
 /// Between looks when no watch tells anything.
 const POLL: Duration = Duration::from_secs(10);
@@ -44,8 +45,9 @@ pub struct FileSource {
 #[derive(Debug)]
 struct Last {
     fingerprint: u64,
+    stamps: Stamps,
+    /// YAML files and routes files.
     files: Vec<PathBuf>,
-    routes_files: Vec<PathBuf>,
 }
 
 /// Watches a file or directory until `stop`. The first load is sent at once; after that one when the contents have changed, good
@@ -72,7 +74,8 @@ impl FileSource {
         let mut forced = true;
         loop {
             let (path, poll) = (self.path.clone(), self.poll);
-            let looked = spawn_blocking(move || {
+            let urgency = if self.last.is_none() { Urgency::Start } else { Urgency::Change };
+            let looked = background::run(urgency, move || {
                 let outcome = self.look(forced);
                 (self, outcome)
             });
@@ -92,25 +95,27 @@ impl FileSource {
     fn look(&mut self, forced: bool) -> Option<Outcome> {
         // Before the look, so that a change during it is a sign for the next one.
         self.watch_directories();
-        if !forced && self.last.as_ref().is_some_and(|last| last.still_holds(&self.path)) {
+        if !forced && self.last.as_ref().is_some_and(|last| last.stamps.still_hold(&self.path)) {
             return None;
         }
-        let Reading { outcome, fingerprint, files, routes_files, partial: _ } =
+        let Reading { outcome, fingerprint, stamps, files, routes_files, partial: _ } =
             config::read(&self.path);
-        let last = Last { fingerprint, files, routes_files };
-        if self.last.as_ref().map(Last::all_files) != Some(last.all_files()) {
+        let last = Last { fingerprint, stamps, files: [files, routes_files].concat() };
+        let before = self.last.as_ref();
+        if before.map(|before| &before.files) != Some(&last.files) {
             // What changed in a new directory between its look and its watch is known only to a second look.
             self.signs.notify_one();
         }
+        let same = before.is_some_and(|before| before.fingerprint == fingerprint);
         self.last = Some(last);
-        Some(outcome)
+        (forced || !same).then_some(outcome)
     }
 
     /// Asked for again each time: it costs little and heals a watch whose directory was replaced.
     fn watch_directories(&mut self) {
-        let files = self.last.as_ref().map(Last::all_files).unwrap_or_default();
+        let files = self.last.as_ref().map(|last| &*last.files).unwrap_or_default();
         let Some(watcher) = &mut self.watcher else { return };
-        for directory in config::directories(&self.path, &files) {
+        for directory in config::directories(&self.path, files) {
             // A directory that is not there, or no watch left to have: polling covers it.
             let _ = watcher.watch(&directory, RecursiveMode::NonRecursive);
         }
@@ -141,16 +146,6 @@ impl FileSource {
     }
 }
 
-impl Last {
-    fn all_files(&self) -> Vec<PathBuf> {
-        [&*self.files, &*self.routes_files].concat()
-    }
-
-    fn still_holds(&self, path: &Path) -> bool {
-        config::fingerprint(path, &self.routes_files) == self.fingerprint
-    }
-}
-
 fn watcher(signs: Arc<Notify>) -> Option<RecommendedWatcher> {
     let told = move |event: notify::Result<Event>| {
         // An error may be a lost event, so it is a sign as well.
@@ -178,6 +173,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::path::Path;
     use tempfile::TempDir;
     use tokio::time::timeout;
 

@@ -74,16 +74,7 @@ impl SourceStatus {
 pub fn hosts(routes: &Routes) -> HashSet<Name> {
     let written = routes.routes.iter().flat_map(|route| &route.endpoints);
     let mut hosts: HashSet<Name> = written.filter_map(|endpoint| host(&endpoint.at)).collect();
-    let mut previous = "";
-    for line in routes.files.iter().flat_map(|file| file.lines()) {
-        // Lines with the same endpoints tend to stand together.
-        if line.endpoints != previous {
-            previous = line.endpoints;
-            // The configuration has checked every line; what does not parse would be nothing to resolve.
-            let texts = previous.split_ascii_whitespace();
-            hosts.extend(texts.filter_map(|text| host(&EndpointAt::parse(text).ok()?)));
-        }
-    }
+    hosts.extend(routes.files.iter().flat_map(|file| file.lists().flatten()).filter_map(host));
     hosts
 }
 
@@ -125,7 +116,8 @@ const METADATA: [Ipv6Addr; 2] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::snapshot::{Allow, EndpointSpec, Origin, RouteSpec, RoutesFile};
+    use crate::model::routes_file::testing::file;
+    use crate::model::snapshot::{Allow, EndpointSpec, Origin, RouteSpec};
     use std::path::Path;
 
     #[test]
@@ -146,13 +138,8 @@ mod tests {
             check: None,
             send_proxy: false,
         };
-        let file = RoutesFile {
-            path: Path::new("names.map").into(),
-            text: "x.example 10.0.0.2:1 B.example:2\ny.example a.example:3".into(),
-            routes: 2,
-        };
-        let routes =
-            Routes { routes: vec![route], files: vec![Arc::new(file)], reserved: Vec::new() };
+        let files = vec![file("x.example 10.0.0.2:1 B.example:2\ny.example a.example:3")];
+        let routes = Routes { routes: vec![route], files, reserved: Vec::new() };
         let expected = ["a.example", "b.example"].map(|name| Name::parse(name).unwrap());
         assert_eq!(hosts(&routes), HashSet::from(expected));
     }

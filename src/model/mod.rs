@@ -1,7 +1,9 @@
 //! The words of the domain: names, apps, clients, what a source said, why a connection ended. Names nothing else.
 
 pub mod app;
+pub mod arena;
 pub mod client;
 pub mod ending;
 pub mod name;
+pub mod routes_file;
 pub mod snapshot;

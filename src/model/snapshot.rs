@@ -2,16 +2,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use memchr::{memchr, memchr_iter, memchr2};
 
 use super::name::{Name, NameError, NamePattern};
+use super::routes_file::RoutesFile;
 
 /// Where something was written, for messages that send the reader there. Lines and columns count from 1.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -198,59 +197,6 @@ pub struct ReservedName {
     pub origin: Origin,
 }
 
-/// A routes file: checked line by line, kept as its text, because a million parsed lines would weigh several times as much.
-#[derive(Debug)]
-pub struct RoutesFile {
-    /// The file as the operator named it.
-    pub path: Arc<Path>,
-    /// Its whole text, UTF-8 checked.
-    pub text: Box<str>,
-    /// Number of lines that hold a route.
-    pub routes: usize,
-}
-
-/// One line of a routes file that holds a route. Its endpoints are text still: [`EndpointAt::parse`] reads each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RouteLine<'a> {
-    /// Line number, from 1.
-    pub number: u32,
-    /// `name` or `*.suffix`, as written.
-    pub name: &'a str,
-    /// What follows the name: endpoints with white space between them, none at its ends.
-    pub endpoints: &'a str,
-}
-
-impl RoutesFile {
-    /// The lines that hold a route, in order. Blank lines and `#` comments are left out.
-    pub fn lines(&self) -> impl Iterator<Item = RouteLine<'_>> {
-        split_lines(&self.text)
-    }
-}
-
-/// Splits the text of a routes file. Nothing is checked: a line without endpoints has empty `endpoints`.
-pub fn split_lines(text: &str) -> impl Iterator<Item = RouteLine<'_>> {
-    let ends = memchr_iter(b'\n', text.as_bytes()).chain([text.len()]);
-    let (mut next, mut comment) = (0, comment_from(text, 0));
-    ends.zip(1..).filter_map(move |(end, number)| {
-        let start = mem::replace(&mut next, end + 1);
-        // Looked for once, not in every line: most files have few.
-        if comment < start {
-            comment = comment_from(text, start);
-        }
-        let line = text.get(start..end.min(comment))?.trim_ascii();
-        let name = memchr2(b' ', b'\t', line.as_bytes()).unwrap_or(line.len());
-        let (name, endpoints) = line.split_at_checked(name)?;
-        let endpoints = endpoints.trim_ascii_start();
-        (!name.is_empty()).then_some(RouteLine { number, name, endpoints })
-    })
-}
-
-/// Where the next comment begins, or the text ends.
-fn comment_from(text: &str, start: usize) -> usize {
-    let rest = text.as_bytes().get(start..).unwrap_or_default();
-    memchr(b'#', rest).map_or(text.len(), |at| start + at)
-}
-
 /// Addresses that DNS names stand for. A name that is absent has not been answered yet; an empty list is an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Addresses(pub HashMap<Name, Vec<IpAddr>>);
@@ -296,21 +242,5 @@ mod tests {
         ] {
             assert_eq!(endpoint(written), Err(error), "{written}");
         }
-    }
-
-    #[test]
-    fn a_routes_file_is_split_into_names_and_endpoints() {
-        let text =
-            "# head\n\na.example 10.0.0.1:1\t10.0.0.2:1  # both\r\n  *.b\t \t[::1]:1 \nalone\n#x";
-        let file = RoutesFile { path: Path::new("names.map").into(), text: text.into(), routes: 3 };
-        let line = |number, name, endpoints| RouteLine { number, name, endpoints };
-        assert_eq!(
-            file.lines().collect::<Vec<_>>(),
-            [
-                line(3, "a.example", "10.0.0.1:1\t10.0.0.2:1"),
-                line(4, "*.b", "[::1]:1"),
-                line(5, "alone", "")
-            ]
-        );
     }
 }

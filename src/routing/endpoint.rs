@@ -199,14 +199,19 @@ impl Drop for DialPermit {
 /// names them.
 #[derive(Debug, Default)]
 pub struct Endpoints {
-    endpoints: HashMap<(SocketAddr, Option<Check>), Weak<Endpoint>>,
+    /// Those without a check. By themselves, because there may be a million, and room for a check doubles what each costs here.
+    plain: HashMap<SocketAddr, Weak<Endpoint>>,
+    checked: HashMap<(SocketAddr, Check), Weak<Endpoint>>,
     dials: HashMap<Box<str>, Weak<Dials>>,
 }
 
 impl Endpoints {
     /// The living endpoint for an address and check, or a new one.
     pub fn intern(&mut self, address: SocketAddr, check: Option<Check>) -> Arc<Endpoint> {
-        let known = self.endpoints.entry((address, check)).or_default();
+        let known = match check {
+            None => self.plain.entry(address).or_default(),
+            Some(check) => self.checked.entry((address, check)).or_default(),
+        };
         known.upgrade().unwrap_or_else(|| {
             let endpoint = Arc::new(Endpoint::new(address, check));
             *known = Arc::downgrade(&endpoint);
@@ -226,13 +231,14 @@ impl Endpoints {
 
     /// Forgets what nobody names any more. Part of every build.
     pub(super) fn purge(&mut self) {
-        self.endpoints.retain(|_, endpoint| endpoint.strong_count() > 0);
+        self.plain.retain(|_, endpoint| endpoint.strong_count() > 0);
+        self.checked.retain(|_, endpoint| endpoint.strong_count() > 0);
         self.dials.retain(|_, dials| dials.strong_count() > 0);
     }
 
     /// Every living endpoint.
     pub fn living(&self) -> impl Iterator<Item = Arc<Endpoint>> {
-        self.endpoints.values().filter_map(Weak::upgrade)
+        self.plain.values().chain(self.checked.values()).filter_map(Weak::upgrade)
     }
 }
 
@@ -338,7 +344,7 @@ mod tests {
         drop(connection);
         endpoints.purge();
         assert_eq!(endpoints.living().count(), 0);
-        assert!(endpoints.endpoints.is_empty());
+        assert!(endpoints.plain.is_empty());
     }
 
     #[test]

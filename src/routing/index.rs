@@ -4,6 +4,10 @@
 //! and one of the name's text. A general hash table (hashbrown) was measured at 19 bytes a name, and slower to build:
 //! it keeps its tags apart from its entries, which is one more miss, and its sizes are powers of two.
 
+use std::hint::black_box;
+
+use crate::model::arena::roomy;
+
 /// Where a name stands, as `super::names` counts.
 pub(super) type Position = u32;
 
@@ -66,7 +70,7 @@ pub(super) enum NotInserted {
 impl Index {
     /// Room for a number of names.
     pub(super) fn with_capacity(names: usize) -> Self {
-        Self { slots: vec![Slot::default(); slots_for(names)], used: 0 }
+        Self { slots: empty(slots_for(names)), used: 0 }
     }
 
     /// Number of names.
@@ -104,6 +108,11 @@ impl Index {
         Ok(())
     }
 
+    /// Has the memory fetched in which a name with this hash will be looked for.
+    pub(super) fn fetch(&self, hash: u64) {
+        black_box(self.home(hash).and_then(|home| self.slots.get(home)).copied());
+    }
+
     /// Every name, in no order that means anything.
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
         self.slots.iter().copied().filter(|slot| !slot.is_empty())
@@ -118,7 +127,7 @@ impl Index {
     }
 
     fn resize(&mut self, slots: usize, rehash: impl Fn(Position) -> u64) {
-        let old = std::mem::replace(self, Self { slots: vec![Slot::default(); slots], used: 0 });
+        let old = std::mem::replace(self, Self { slots: empty(slots), used: 0 });
         for slot in old.slots.into_iter().filter(|slot| !slot.is_empty()) {
             if let Some((free, _)) = self.probe(rehash(slot.at()), |_| false) {
                 self.put(free, slot);
@@ -133,11 +142,15 @@ impl Index {
         }
     }
 
-    /// The first slot that is empty or the name's own, from the one that its hash begins at and around the end. The hash, as a
-    /// fraction, times the number of slots: any number of slots will do, and no division is needed.
-    fn probe(&self, hash: u64, same: impl Fn(Position) -> bool) -> Option<(usize, Slot)> {
+    /// The hash, as a fraction, times the number of slots: any number of slots will do, and no division is needed.
+    fn home(&self, hash: u64) -> Option<usize> {
         let slots = u64::try_from(self.slots.len()).unwrap_or(u64::MAX);
-        let home = usize::try_from((u128::from(hash) * u128::from(slots)) >> 64).ok()?;
+        usize::try_from((u128::from(hash) * u128::from(slots)) >> 64).ok()
+    }
+
+    /// The first slot that is empty or the name's own, from the one that its hash begins at and around the end.
+    fn probe(&self, hash: u64, same: impl Fn(Position) -> bool) -> Option<(usize, Slot)> {
+        let home = self.home(hash)?;
         let (before, from) = self.slots.split_at_checked(home)?;
         let tag = tag(hash);
         let ends = |slot: &Slot| slot.is_empty() || (slot.tag() == tag && same(slot.at()));
@@ -145,6 +158,12 @@ impl Index {
         let index = first(from).map(|index| home + index).or_else(|| first(before))?;
         self.slots.get(index).map(|&slot| (index, slot))
     }
+}
+
+fn empty(slots: usize) -> Vec<Slot> {
+    let mut empty = roomy(slots);
+    empty.resize(slots, Slot::default());
+    empty
 }
 
 /// Slots for a number of names: a quarter more, and one that is always empty.

@@ -53,17 +53,16 @@ impl<S> Live<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::snapshot::{Addresses, Routes, RoutesFile};
+    use crate::model::routes_file::testing::file;
+    use crate::model::snapshot::{Addresses, Routes};
     use crate::routing::build::{Inputs, OwnListeners, build};
     use crate::routing::endpoint::Endpoints;
-    use std::path::Path;
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     /// A table in which `stable` leads to the same endpoint for ever and one name is new in every generation.
     fn table(number: u64, endpoints: &mut Endpoints) -> Table {
         let text = format!("stable 10.0.0.1:1\nnew-{number} 10.0.0.2:{}\n", 1 + number % 60_000);
-        let file = RoutesFile { path: Path::new("names.map").into(), text: text.into(), routes: 2 };
-        let routes = Routes { files: vec![Arc::new(file)], ..Routes::default() };
+        let routes = Routes { files: vec![file(&text)], ..Routes::default() };
         let (addresses, own) = (Addresses::default(), OwnListeners::default());
         let inputs = Inputs { routes: &routes, addresses: &addresses, own: &own };
         build(&inputs, endpoints).unwrap()

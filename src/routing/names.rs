@@ -1,27 +1,22 @@
-//! A million names in a few bytes each: an index over texts that hold the names already.
+//! A million names in a few bytes each: an index over arenas that hold the names already.
 //!
-//! The names of a routes file are not copied: an entry is the name's position in the file's text, which the configuration
-//! keeps anyway, and the number of its route. Copying a million names of 30 bytes would cost 31 MB beside the 50 MB of the
-//! text; the index costs 10. Names from elsewhere, and those of a file that are not written in canonical form, go into one
-//! text of our own.
+//! The names of a routes file are not copied: an entry of the index is the name's position in the file's arena, which the
+//! configuration keeps anyway, and the number of its route. Names from elsewhere go into an arena of our own.
 
-use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use crate::model::name::NamePattern;
-use crate::model::snapshot::{RouteLine, RoutesFile};
+use crate::model::arena::{Arena, Entry, Full, Writer};
+use crate::model::name::{MAX_NAME, NamePattern};
+use crate::model::routes_file::RoutesFile;
 
 pub(super) use super::index::Position;
 use super::index::{Index, NotInserted, Slot};
 
-/// What stands behind each name in our own text. Any byte that no name has would do, as in a file, where white space does.
-const END: char = '\n';
-
 /// Names and wildcards with the number of the route that each leads to.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    texts: Texts,
+    arenas: Arenas,
     exact: Index,
     /// Wildcards by their suffix.
     below: Index,
@@ -42,71 +37,73 @@ pub(super) enum NotAdded {
         /// The number of its route.
         route: u32,
     },
-    /// The texts, or the routes, are more than the index can number.
+    /// The names, or the routes, are more than the index can number.
     Full,
 }
 
 /// A position in words.
 #[derive(Debug)]
 pub(super) enum Written<'a> {
-    /// At this byte of a file.
+    /// At this place of a file's names.
     File(&'a RoutesFile, usize),
-    /// In our own text.
+    /// In our own arena.
     Own,
 }
 
 impl Names {
-    /// An empty index over the texts of some files, with room for a number of exact names.
+    /// An empty index over the names of some files, with room for a number of exact names.
     pub(super) fn over(files: &[Arc<RoutesFile>], exact: usize) -> Self {
         let exact = Index::with_capacity(exact);
-        Self { texts: Texts::of(files), exact, ..Self::default() }
+        Self { arenas: Arenas::of(files), exact, ..Self::default() }
     }
 
     /// Adds a name that stands nowhere yet. The answer is where it stands from now on.
     pub(super) fn add(&mut self, pattern: &NamePattern, route: u32) -> Result<Position, NotAdded> {
-        let (wild, name) = match pattern {
+        let (below, name) = match pattern {
             NamePattern::Exact(name) => (false, name),
             NamePattern::Below(suffix) => (true, suffix),
         };
-        let at = self.texts.append(name.as_str()).ok_or(NotAdded::Full)?;
-        self.enter(wild, name.as_str(), at, route)
+        let at = self.arenas.append(name.as_str(), below).ok_or(NotAdded::Full)?;
+        let hash = self.hasher.hash_one(name.as_str());
+        self.enter(below, (name.as_str(), hash), at, route)
     }
 
-    /// Adds the name of a file's line where it stands, if it stands there in canonical form; `None` if it does not.
-    /// `file` counts the files that this index is over.
-    pub(super) fn add_line(
+    /// The hash of a file's entry that is soon to be added. The memory for it is fetched meanwhile: at a million names nearly each
+    /// is one that no cache holds, and one after the other they would take two thirds of the time of a build.
+    pub(super) fn ahead(&self, entry: &Entry<'_>) -> u64 {
+        let hash = self.hasher.hash_one(entry.text(&mut [0; MAX_NAME]));
+        self.exact.fetch(hash);
+        hash
+    }
+
+    /// Adds an entry of a file where it stands; its hash is from [`ahead`](Self::ahead). `file` counts the files that this index is
+    /// over.
+    pub(super) fn add_entry(
         &mut self,
         file: usize,
-        line: &RouteLine<'_>,
+        at: usize,
+        (entry, hash): (&Entry<'_>, u64),
         route: u32,
-    ) -> Option<Result<Position, NotAdded>> {
-        let suffix = line.name.strip_prefix("*.");
-        let name = suffix.unwrap_or(line.name);
-        if !is_canonical(name) {
-            return None;
-        }
-        let entered = match self.texts.position(file, name) {
-            Some(at) => self.enter(suffix.is_some(), name, at, route),
-            None => Err(NotAdded::Full),
-        };
-        Some(entered)
+    ) -> Result<Position, NotAdded> {
+        let at = self.arenas.position(file, at).ok_or(NotAdded::Full)?;
+        self.enter(entry.below, (entry.text(&mut [0; MAX_NAME]), hash), at, route)
     }
 
     fn enter(
         &mut self,
-        wild: bool,
-        name: &str,
+        below: bool,
+        (name, hash): (&str, u64),
         at: Position,
         route: u32,
     ) -> Result<Position, NotAdded> {
-        let Self { texts, exact, below, depths, hasher } = self;
-        if wild {
+        let Self { arenas, exact, below: suffixes, depths, hasher } = self;
+        if below {
             *depths |= depth_bit(labels(name));
         }
-        let index = if wild { below } else { exact };
-        let same = |other| texts.holds(other, name);
-        let rehash = |other| hasher.hash_one(texts.name(other));
-        match index.insert(hasher.hash_one(name), at, route, same, rehash) {
+        let index = if below { suffixes } else { exact };
+        let same = |other| arenas.holds(other, name);
+        let rehash = |other| arenas.hash(hasher, other);
+        match index.insert(hash, at, route, same, rehash) {
             Ok(()) => Ok(at),
             Err(NotInserted::Taken(slot)) => {
                 Err(NotAdded::Taken { first: slot.at(), route: slot.route() })
@@ -116,11 +113,11 @@ impl Names {
     }
 
     /// Gives back room that was reserved and not used.
-    pub(super) fn shrink(&mut self) {
-        let Self { texts, exact, below, hasher, .. } = self;
-        exact.shrink(|at| hasher.hash_one(texts.name(at)));
-        below.shrink(|at| hasher.hash_one(texts.name(at)));
-        texts.own.shrink_to_fit();
+    pub(super) fn finish(&mut self) {
+        let Self { arenas, exact, below, hasher, .. } = self;
+        exact.shrink(|at| arenas.hash(hasher, at));
+        below.shrink(|at| arenas.hash(hasher, at));
+        arenas.own.forget_known();
     }
 
     /// The route of exactly this name.
@@ -128,22 +125,21 @@ impl Names {
         self.find(&self.exact, name).map(Slot::route)
     }
 
-    /// The wildcards that cover a name, the longest first: each one's suffix and route.
-    pub(super) fn wildcards<'a>(&'a self, name: &str) -> impl Iterator<Item = (&'a str, u32)> {
+    /// The wildcards that cover a name, the longest first: each one's suffix, as a part of the name, and route.
+    pub(super) fn wildcards<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, u32)> {
         let depth = if self.depths == 0 { 0 } else { labels(name) };
         let dots = name.bytes().enumerate().filter(|&(_, byte)| byte == b'.');
-        dots.zip((0..depth).rev()).filter_map(|((dot, _), depth)| {
+        dots.zip((0..depth).rev()).filter_map(move |((dot, _), depth)| {
             if self.depths & depth_bit(depth) == 0 {
                 return None;
             }
             let suffix = name.get(dot + 1..)?;
-            let slot = self.find(&self.below, suffix)?;
-            Some((self.texts.from(slot.at()).get(..suffix.len())?, slot.route()))
+            Some((suffix, self.find(&self.below, suffix)?.route()))
         })
     }
 
     fn find(&self, index: &Index, name: &str) -> Option<Slot> {
-        index.find(self.hasher.hash_one(name), |at| self.texts.holds(at, name))
+        index.find(self.hasher.hash_one(name), |at| self.arenas.holds(at, name))
     }
 
     /// Number of names, wildcards included.
@@ -151,60 +147,55 @@ impl Names {
         self.exact.len() + self.below.len()
     }
 
-    /// Every name, wildcards with their star, and its route's number; in no order that means anything.
-    pub(super) fn all(&self) -> impl Iterator<Item = (Cow<'_, str>, u32)> {
-        let exact = self.exact.slots().map(|slot| (Cow::from(self.texts.name(slot.at())), slot));
-        let below = self.below.slots();
-        let below = below.map(|slot| (format!("*.{}", self.texts.name(slot.at())).into(), slot));
-        exact.chain(below).map(|(name, slot)| (name, slot.route()))
+    /// Every name and its route's number; in no order that means anything.
+    pub(super) fn all(&self) -> impl Iterator<Item = (Entry<'_>, u32)> {
+        let slots = self.exact.slots().chain(self.below.slots());
+        slots.filter_map(|slot| Some((self.arenas.entry(slot.at())?, slot.route())))
     }
 
     /// Where a position is.
     pub(super) fn written(&self, at: Position) -> Written<'_> {
-        match self.texts.file_at(at) {
-            Some((file, offset)) => Written::File(file, offset),
+        match self.arenas.file_at(at) {
+            Some((file, at)) => Written::File(file, at),
             None => Written::Own,
         }
     }
 }
 
-/// The texts that names stand in. A position counts through those of all files, one after the other, and then our own.
+/// What names stand in. A position counts through the arenas of all files, one after the other, and then our own.
 #[derive(Debug, Default)]
-struct Texts {
+struct Arenas {
     /// Each with the position of its first byte.
     files: Vec<(Position, Arc<RoutesFile>)>,
     /// The position of the first byte of `own`; `None` if there is none left.
     own_start: Option<Position>,
-    own: String,
+    own: Writer,
 }
 
-impl Texts {
+impl Arenas {
     fn of(files: &[Arc<RoutesFile>]) -> Self {
-        let mut texts = Self { own_start: Some(0), ..Self::default() };
+        let mut arenas = Self { own_start: Some(0), ..Self::default() };
         for file in files {
             // What does not fit has no position, and its names are refused.
-            let Some(start) = texts.own_start else { break };
-            let length = Position::try_from(file.text.len()).ok();
-            texts.own_start = length.and_then(|length| start.checked_add(length));
-            texts.files.push((start, Arc::clone(file)));
+            let Some(start) = arenas.own_start else { break };
+            let length = Position::try_from(file.names().end()).ok();
+            arenas.own_start = length.and_then(|length| start.checked_add(length));
+            arenas.files.push((start, Arc::clone(file)));
         }
-        texts
+        arenas
     }
 
-    fn append(&mut self, name: &str) -> Option<Position> {
-        let after = Position::try_from(self.own.len() + name.len()).ok()?;
-        self.own_start?.checked_add(after)?;
-        let at = self.own_start? + Position::try_from(self.own.len()).ok()?;
-        self.own.push_str(name);
-        self.own.push(END);
-        Some(at)
+    fn append(&mut self, name: &str, below: bool) -> Option<Position> {
+        let start = self.own_start?;
+        // The route's number stands in the index.
+        let at = self.own.push(name, below, 0).map_err(|Full| ()).ok()?;
+        start.checked_add(Position::try_from(at).ok()?)
     }
 
-    /// The position of a slice of a file's text.
-    fn position(&self, file: usize, slice: &str) -> Option<Position> {
-        let (start, file) = self.files.get(file)?;
-        let offset = slice.as_ptr().addr().checked_sub(file.text.as_ptr().addr())?;
-        start.checked_add(Position::try_from(offset).ok()?)
+    /// The position of a place in a file's arena.
+    fn position(&self, file: usize, at: usize) -> Option<Position> {
+        let (start, _) = self.files.get(file)?;
+        start.checked_add(Position::try_from(at).ok()?)
     }
 
     fn file_at(&self, at: Position) -> Option<(&RoutesFile, usize)> {
@@ -216,40 +207,23 @@ impl Texts {
         Some((file, usize::try_from(at - start).ok()?))
     }
 
-    /// The text from a position on.
-    fn from(&self, at: Position) -> &str {
-        let text = if let Some((file, offset)) = self.file_at(at) {
-            file.text.get(offset..)
-        } else {
-            let offset = usize::try_from(at - self.own_start.unwrap_or(0)).ok();
-            offset.and_then(|offset| self.own.get(offset..))
+    fn entry(&self, at: Position) -> Option<Entry<'_>> {
+        let (arena, at): (&Arena, usize) = match self.file_at(at) {
+            Some((file, at)) => (file.names(), at),
+            None => (self.own.arena(), usize::try_from(at - self.own_start.unwrap_or(0)).ok()?),
         };
-        text.unwrap_or_default()
-    }
-
-    /// The name at a position.
-    fn name(&self, at: Position) -> &str {
-        let text = self.from(at);
-        let end = text.bytes().position(|byte| !is_canonical_byte(byte)).unwrap_or(text.len());
-        text.get(..end).unwrap_or_default()
+        arena.entry(at)
     }
 
     /// Whether the name at a position is this one.
     fn holds(&self, at: Position, name: &str) -> bool {
-        let rest = self.from(at).strip_prefix(name);
-        rest.is_some_and(|rest| !rest.bytes().next().is_some_and(is_canonical_byte))
+        self.entry(at).is_some_and(|entry| entry.is(name))
     }
-}
 
-/// Whether a name needs no change to be compared with a canonical one. Says nothing of its validity.
-fn is_canonical(name: &str) -> bool {
-    // No early exit: it would keep the compiler from looking at many bytes at once, and nearly all names pass.
-    let canonical = name.bytes().fold(true, |all, byte| all & is_canonical_byte(byte));
-    canonical && !name.is_empty() && !name.ends_with('.')
-}
-
-fn is_canonical_byte(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.')
+    fn hash(&self, hasher: &RandomState, at: Position) -> u64 {
+        let entry = self.entry(at);
+        entry.map_or(0, |entry| hasher.hash_one(entry.text(&mut [0; MAX_NAME])))
+    }
 }
 
 fn labels(name: &str) -> u32 {
@@ -264,20 +238,13 @@ fn depth_bit(depth: u32) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::routes_file::testing::file;
     use proptest::prelude::*;
-    use std::path::Path;
-
-    fn file(text: &str) -> Arc<RoutesFile> {
-        let routes = text.lines().count();
-        Arc::new(RoutesFile { path: Path::new("names.map").into(), text: text.into(), routes })
-    }
 
     fn add_file(names: &mut Names, number: usize, file: &RoutesFile, route: u32) {
-        for line in file.lines() {
-            match names.add_line(number, &line, route) {
-                Some(added) => added.unwrap(),
-                None => names.add(&NamePattern::parse(line.name).unwrap(), route).unwrap(),
-            };
+        for (at, entry) in file.names().iter() {
+            let hash = names.ahead(&entry);
+            names.add_entry(number, at, (&entry, hash), route).unwrap();
         }
     }
 
@@ -289,7 +256,7 @@ mod tests {
 
     #[test]
     fn names_of_files_and_of_others_stand_side_by_side() {
-        let files = [file("a.example x\nAB.example. x\n*.wild.example\tx"), file("a x")];
+        let files = [file("a.example x:1\nAB.example. x:1\n*.wild.example\tx:1"), file("a x:1")];
         let mut names = Names::over(&files, 0);
         add_file(&mut names, 0, &files[0], 0);
         add_file(&mut names, 1, &files[1], 1);
@@ -303,18 +270,19 @@ mod tests {
         for name in ["wild.example", "example", "b.example", "own", "a.exampl", ""] {
             assert_eq!(lookup(&names, name), None, "{name}");
         }
-        names.shrink();
+        names.finish();
         assert_eq!(lookup(&names, "ab.example"), Some((0, None)));
     }
 
     #[test]
     fn a_name_that_is_there_says_where() {
-        let files = [file("b x\na.example x\n")];
+        let files = [file("b x:1\na.example x:1\n")];
         let mut names = Names::over(&files, 2);
         add_file(&mut names, 0, &files[0], 7);
         let again = names.add(&NamePattern::parse("A.example").unwrap(), 8);
-        assert_eq!(again, Err(NotAdded::Taken { first: 4, route: 7 }));
-        assert!(matches!(names.written(4), Written::File(_, 4)));
+        let Err(NotAdded::Taken { first, route: 7 }) = again else { panic!("{again:?}") };
+        let Written::File(file, at) = names.written(first) else { panic!("{first}") };
+        assert_eq!((file.origin(at).line, file.origin(at).column), (2, 1));
         // A wildcard is another name than its suffix.
         assert!(names.add(&NamePattern::parse("*.a.example").unwrap(), 8).is_ok());
     }
@@ -348,7 +316,7 @@ mod tests {
             asked in prop::collection::vec(name(), 1..30),
         ) {
             let in_file: Vec<_> = written.iter().filter(|(_, in_file)| *in_file).map(|(name, _)| &**name).collect();
-            let text = in_file.join(" x\n");
+            let text = in_file.iter().flat_map(|name| [*name, " x:1\n"]).collect::<String>();
             let files = [file(&text)];
             let mut names = Names::over(&files, 0);
             let mut patterns: Vec<NamePattern> = vec![];
@@ -366,9 +334,10 @@ mod tests {
                 route
             };
             let mut next = 0;
-            for line in files[0].lines() {
-                let pattern = NamePattern::parse(line.name).unwrap();
-                let added = names.add_line(0, &line, next).unwrap_or_else(|| names.add(&pattern, next));
+            for (at, entry) in files[0].names().iter() {
+                let pattern = NamePattern::parse(&entry.written()).unwrap();
+                let hash = names.ahead(&entry);
+                let added = names.add_entry(0, at, (&entry, hash), next);
                 next = note(pattern, added);
             }
             for (name, _) in written.iter().filter(|(_, in_file)| !*in_file) {

@@ -1,9 +1,9 @@
 //! The routing table: exact names first, then the longest `*.suffix`. Immutable once built.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::model::arena::Entry;
 use crate::model::client::Client;
 use crate::model::ending::{Alert, Ending};
 use crate::policy::{Admission, Networks, Policy};
@@ -14,7 +14,8 @@ use super::names::Names;
 /// Where names lead.
 #[derive(Debug, Default)]
 pub struct Table {
-    names: Names,
+    /// Shared by tables of the same routes.
+    names: Arc<Names>,
     /// By the numbers in `names`.
     routes: Box<[Arc<Route>]>,
     known_sources: Networks,
@@ -81,7 +82,7 @@ pub struct Candidate {
 pub struct Match<'a> {
     /// The route.
     pub route: &'a Arc<Route>,
-    /// The wildcard's suffix, `None` for an exact name.
+    /// The wildcard's suffix as a part of the name, `None` for an exact name.
     pub below: Option<&'a str>,
 }
 
@@ -118,14 +119,19 @@ impl Refusal {
 
 impl Table {
     /// Puts names and routes together. Names hold the routes' numbers.
-    pub(super) fn new(names: Names, routes: Vec<Arc<Route>>) -> Self {
+    pub(super) fn new(names: Arc<Names>, routes: Vec<Arc<Route>>) -> Self {
         let policies = routes.iter().map(|route| &*route.policy);
         let known_sources = Networks::admitted_by_rules(policies);
         Self { names, routes: routes.into(), known_sources }
     }
 
+    /// The names, for another table of the same routes.
+    pub(super) fn shared_names(&self) -> Arc<Names> {
+        Arc::clone(&self.names)
+    }
+
     /// The route of a canonical name.
-    pub fn lookup(&self, name: &str) -> Option<Match<'_>> {
+    pub fn lookup<'a>(&'a self, name: &'a str) -> Option<Match<'a>> {
         match self.names.exact(name) {
             Some(number) => Some(Match { route: self.routes.get(index(number))?, below: None }),
             None => self.wildcards(name).next(),
@@ -133,7 +139,7 @@ impl Table {
     }
 
     /// The wildcards that cover a canonical name, the longest first. They count only where no exact name does.
-    pub fn wildcards(&self, name: &str) -> impl Iterator<Item = Match<'_>> {
+    pub fn wildcards<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Match<'a>> {
         self.names.wildcards(name).filter_map(|(suffix, number)| {
             Some(Match { route: self.routes.get(index(number))?, below: Some(suffix) })
         })
@@ -165,8 +171,8 @@ impl Table {
         self.len() == 0
     }
 
-    /// Every name, wildcards with their star, with its route; in no order that means anything.
-    pub fn names(&self) -> impl Iterator<Item = (Cow<'_, str>, &Arc<Route>)> {
+    /// Every name with its route; in no order that means anything.
+    pub fn names(&self) -> impl Iterator<Item = (Entry<'_>, &Arc<Route>)> {
         self.names.all().filter_map(|(name, number)| Some((name, self.routes.get(index(number))?)))
     }
 

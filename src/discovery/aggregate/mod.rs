@@ -1,7 +1,7 @@
 //! The one owner of what is in force: keeps the last good snapshot of every source, builds tables, publishes them.
 //!
 //! Nobody else builds or publishes, so there is no order of events in which an older state overwrites a newer one. Building, and
-//! dropping the table that it replaces, can take a second at a million names: both happen on Tokio's blocking pool.
+//! dropping the table that it replaces, takes a while at a million names: both happen in the background.
 
 mod debounce;
 mod snapshots;
@@ -11,13 +11,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::background::{self, Urgency};
 use crate::model::name::Name;
 use crate::model::snapshot::{Addresses, Routes};
-use crate::routing::build::{BuildError, Inputs, OwnListeners, build};
+use crate::routing::build::{BuildError, Inputs, OwnListeners, build, rebuild};
 use crate::routing::endpoint::Endpoints;
 use crate::routing::live::{Generation, Live};
 use crate::routing::table::Table;
@@ -47,8 +49,10 @@ pub enum ConfigureError {
 
 /// Told of every generation, after it came into force.
 pub type Published<S> = dyn Fn(&Arc<Generation<S>>) + Send + Sync;
-/// [`build`], or a test's stand-in.
-type Build = dyn Fn(&Inputs<'_>, &mut Endpoints) -> Result<Table, Vec<BuildError>> + Send + Sync;
+/// [`build_beside`], or a test's stand-in.
+type Build = dyn Fn(&Inputs<'_>, Option<&Table>, &mut Endpoints) -> Result<Table, Vec<BuildError>>
+    + Send
+    + Sync;
 
 /// The way to the owner, for sources, configuration and status.
 pub struct Handle<S> {
@@ -64,7 +68,19 @@ pub fn start<S: Send + Sync + 'static>(
     published: Box<Published<S>>,
     stop: CancellationToken,
 ) -> Handle<S> {
-    start_with(Arc::new(build), live, published, stop)
+    start_with(Arc::new(build_beside), live, published, stop)
+}
+
+/// Builds a table; `before` is one of the same routes, if there is any.
+fn build_beside(
+    inputs: &Inputs<'_>,
+    before: Option<&Table>,
+    endpoints: &mut Endpoints,
+) -> Result<Table, Vec<BuildError>> {
+    match before {
+        Some(before) => Ok(rebuild(before, inputs, endpoints)),
+        None => build(inputs, endpoints),
+    }
 }
 
 fn start_with<S: Send + Sync + 'static>(
@@ -80,7 +96,7 @@ fn start_with<S: Send + Sync + 'static>(
     let owner = Owner {
         build,
         live,
-        published,
+        published: published.into(),
         endpoints: Arc::default(),
         snapshots: Snapshots::default(),
         unbuilt: BTreeSet::new(),
@@ -187,7 +203,7 @@ struct InForce<S> {
 struct Owner<S> {
     build: Arc<Build>,
     live: Arc<Live<S>>,
-    published: Box<Published<S>>,
+    published: Arc<Published<S>>,
     /// Locked by one build at a time; shared because a build runs on another thread, and survives one that panics.
     endpoints: Arc<Mutex<Endpoints>>,
     snapshots: Snapshots,
@@ -265,7 +281,7 @@ impl<S: Send + Sync + 'static> Owner<S> {
             Some(_) | None => {
                 let wanted = Arc::new(wanted);
                 let routes = Arc::clone(&wanted.routes);
-                let hosts = tokio::task::spawn_blocking(move || hosts(&routes)).await;
+                let hosts = background::run(self.urgency(), move || hosts(&routes)).await;
                 let hosts = Arc::new(hosts.map_err(|_| ConfigureError::Panicked)?);
                 let number = self.bring_into_force(wanted, Arc::clone(&hosts)).await?;
                 self.hosts.send_if_modified(|known| {
@@ -327,8 +343,20 @@ impl<S: Send + Sync + 'static> Owner<S> {
         let number = generation.number;
         self.in_force = Some(InForce { wanted, hosts, addresses, number });
         info!(generation = number, names = generation.table.len(), "table in force");
-        (self.published)(&generation);
+        self.tell(generation).await;
         Ok(number)
+    }
+
+    /// Not on this thread, because somebody may look at every one of a million routes; and not in the background, because they
+    /// may hold locks that connections wait for.
+    async fn tell(&self, generation: Arc<Generation<S>>) {
+        let published = Arc::clone(&self.published);
+        // A panic in there has been reported by the panic hook; the table is in force.
+        let _ = spawn_blocking(move || published(&generation)).await;
+    }
+
+    fn urgency(&self) -> Urgency {
+        if self.in_force.is_none() { Urgency::Start } else { Urgency::Change }
     }
 
     async fn publish(
@@ -338,10 +366,14 @@ impl<S: Send + Sync + 'static> Owner<S> {
     ) -> Result<(Arc<Generation<S>>, Addresses), ConfigureError> {
         let (build, live) = (Arc::clone(&self.build), Arc::clone(&self.live));
         let endpoints = Arc::clone(&self.endpoints);
-        let building = tokio::task::spawn_blocking(move || {
+        let now = self.in_force.as_ref();
+        let same = now.is_some_and(|now| Arc::ptr_eq(&now.wanted.routes, &wanted.routes));
+        let building = background::run(self.urgency(), move || {
             let mut endpoints = endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-            let (routes, own) = (&*wanted.routes, &wanted.own);
-            let table = build(&Inputs { routes, addresses: &addresses, own }, &mut endpoints)?;
+            let inputs = Inputs { routes: &wanted.routes, addresses: &addresses, own: &wanted.own };
+            let before = same.then(|| live.load());
+            let before = before.as_ref().map(|before| &before.table);
+            let table = build(&inputs, before, &mut endpoints)?;
             live.publish(table, Arc::clone(&wanted.settings));
             Ok((live.load(), addresses))
         });
@@ -351,334 +383,4 @@ impl<S: Send + Sync + 'static> Owner<S> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::debounce::{AT_MOST, QUIET};
-    use super::*;
-    use crate::model::snapshot::{Allow, EndpointAt, EndpointSpec, Origin, RouteSpec};
-    use proptest::prelude::*;
-    use std::net::IpAddr;
-    use std::path::Path;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
-
-    const NAMES: [&str; 3] = ["a.example", "b.example", "c.example"];
-
-    fn name(written: &str) -> Name {
-        Name::parse(written).unwrap()
-    }
-
-    fn addresses(known: &[(&str, &[&str])]) -> Addresses {
-        let parse = |list: &[&str]| list.iter().map(|address| address.parse().unwrap()).collect();
-        Addresses(known.iter().map(|(host, list)| (name(host), parse(list))).collect())
-    }
-
-    fn update(source: &str, said: Said) -> Update {
-        Update { source: source.into(), said }
-    }
-
-    fn origin() -> Origin {
-        Origin { file: Path::new("strait.yaml").into(), line: 1, column: 1 }
-    }
-
-    fn routes() -> Arc<Routes> {
-        let endpoint = |host: &&str| EndpointSpec {
-            at: EndpointAt::Host(name(host), 50002),
-            weight: 1,
-            priority: 0,
-            origin: origin(),
-        };
-        let route = RouteSpec {
-            label: "shop/checkout".into(),
-            is_app: true,
-            names: vec![],
-            allow: Allow::Open,
-            endpoints: NAMES.iter().map(endpoint).collect(),
-            check: None,
-            send_proxy: false,
-        };
-        Arc::new(Routes { routes: vec![route], ..Routes::default() })
-    }
-
-    /// An owner whose tables are empty, and which tells what they would have been made of.
-    struct Bench {
-        handle: Handle<u8>,
-        live: Arc<Live<u8>>,
-        made_of: Arc<Mutex<Addresses>>,
-        published: Arc<AtomicUsize>,
-        _stop: tokio_util::sync::DropGuard,
-    }
-
-    /// Addresses in 192.0.2.0/24 make no table, those in 198.51.100.0/24 a panic.
-    fn bench() -> Bench {
-        let made_of = Arc::new(Mutex::new(Addresses::default()));
-        let published = Arc::new(AtomicUsize::new(0));
-        let (log, count) = (Arc::clone(&made_of), Arc::clone(&published));
-        let build = move |inputs: &Inputs<'_>, _: &mut Endpoints| {
-            let all: Vec<IpAddr> = inputs.addresses.0.values().flatten().copied().collect();
-            let within = |prefix: &str| all.iter().any(|ip| ip.to_string().starts_with(prefix));
-            assert!(!within("198.51.100."), "a panic that the test asked for");
-            if within("192.0.2.") {
-                let text = "a.example".to_owned();
-                let (message, fix) = ("two apps, one address".to_owned(), String::new());
-                return Err(vec![BuildError { origin: origin(), text, message, fix }]);
-            }
-            *log.lock().unwrap() = inputs.addresses.clone();
-            Ok(Table::default())
-        };
-        let live = Arc::new(Live::new(Arc::new(0)));
-        let stop = CancellationToken::new();
-        let told = Box::new(move |_: &Arc<Generation<u8>>| {
-            count.fetch_add(1, Ordering::Relaxed);
-        });
-        let handle = start_with(Arc::new(build), Arc::clone(&live), told, stop.clone());
-        Bench { handle, live, made_of, published, _stop: stop.drop_guard() }
-    }
-
-    impl Bench {
-        async fn configure(&self) -> u64 {
-            let own = OwnListeners::default();
-            self.handle.configure(routes(), Arc::new(1), own).await.unwrap()
-        }
-
-        async fn say(&self, said: Said) {
-            self.handle.updates().send(update("dns", said)).await.unwrap();
-        }
-
-        /// Paused time moves only when every task waits: afterwards all that was said is built.
-        async fn at_rest(&self) {
-            tokio::time::sleep(AT_MOST * 2).await;
-        }
-
-        fn made_of(&self) -> Addresses {
-            self.made_of.lock().unwrap().clone()
-        }
-
-        fn status(&self) -> SourceStatus {
-            self.handle.sources().remove(0)
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_configuration_is_built_at_once_with_what_is_known() {
-        let bench = bench();
-        let known = addresses(&[("a.example", &["10.0.0.1"])]);
-        bench.say(Said::Addresses(known.clone())).await;
-        bench.at_rest().await;
-        assert_eq!(bench.live.load().number, 0, "no configuration, no table");
-        let before = Instant::now();
-        assert_eq!(bench.configure().await, 1);
-        assert_eq!(before.elapsed(), Duration::ZERO);
-        assert_eq!(bench.made_of(), known);
-        assert_eq!((*bench.live.load().settings, bench.live.load().number), (1, 1));
-        assert_eq!(**bench.handle.hosts().borrow(), NAMES.iter().map(|host| name(host)).collect());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_same_again_makes_no_generation() {
-        let bench = bench();
-        let (routes, settings) = (routes(), Arc::new(1));
-        let configure = || {
-            let (routes, settings) = (Arc::clone(&routes), Arc::clone(&settings));
-            bench.handle.configure(routes, settings, OwnListeners::default())
-        };
-        assert_eq!(configure().await.unwrap(), 1);
-        assert_eq!(configure().await.unwrap(), 1);
-        bench.say(Said::Addresses(addresses(&[("a.example", &["10.0.0.1", "10.0.0.2"])]))).await;
-        bench.at_rest().await;
-        bench.say(Said::Addresses(addresses(&[("a.example", &["10.0.0.2", "10.0.0.1"])]))).await;
-        bench.at_rest().await;
-        bench
-            .say(Said::Addresses(addresses(&[
-                ("a.example", &["10.0.0.1", "10.0.0.2"]),
-                ("no.route", &[]),
-            ])))
-            .await;
-        bench.at_rest().await;
-        assert_eq!(bench.live.load().number, 2, "order and names without a route change nothing");
-        assert_eq!(bench.published.load(Ordering::Relaxed), 2);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn updates_are_gathered_until_it_is_quiet() {
-        let bench = bench();
-        bench.configure().await;
-        let start = Instant::now();
-        for last in 1..=4 {
-            bench
-                .say(Said::Addresses(addresses(&[("a.example", &[&format!("10.0.0.{last}")])])))
-                .await;
-            tokio::time::sleep(QUIET / 2).await;
-        }
-        while bench.live.load().number == 1 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        assert_eq!(bench.made_of(), addresses(&[("a.example", &["10.0.0.4"])]));
-        assert_eq!(bench.live.load().number, 2);
-        assert!(start.elapsed() >= QUIET / 2 * 3 + QUIET, "{:?}", start.elapsed());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_source_that_never_pauses_does_not_hold_the_table_back() {
-        let bench = bench();
-        bench.configure().await;
-        let start = Instant::now();
-        for last in (1..=250).cycle() {
-            bench
-                .say(Said::Addresses(addresses(&[("a.example", &[&format!("10.0.0.{last}")])])))
-                .await;
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            if bench.live.load().number > 1 {
-                break;
-            }
-        }
-        assert!(start.elapsed() >= AT_MOST && start.elapsed() < AT_MOST + QUIET);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_outage_keeps_what_nothing_empties() {
-        let bench = bench();
-        bench.configure().await;
-        let known = addresses(&[("a.example", &["10.0.0.1"])]);
-        bench.say(Said::Addresses(known.clone())).await;
-        bench.at_rest().await;
-        let heard = bench.status().last_ok;
-        bench.say(Said::Failed("SERVFAIL".into())).await;
-        bench.at_rest().await;
-        assert_eq!((bench.made_of(), bench.live.load().number), (known, 2));
-        let status = bench.status();
-        assert_eq!((status.up, status.last_ok, status.spoken), (false, heard, true));
-        assert_eq!(status.last_error.as_deref(), Some("SERVFAIL"));
-        bench.say(Said::Addresses(addresses(&[]))).await;
-        bench.at_rest().await;
-        assert_eq!((bench.made_of(), bench.live.load().number), (addresses(&[]), 3));
-        assert!(bench.status().up);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_makes_no_table_changes_nothing_and_is_healed_by_what_does() {
-        let bench = bench();
-        bench.configure().await;
-        let good = addresses(&[("a.example", &["10.0.0.1"])]);
-        bench.say(Said::Addresses(good.clone())).await;
-        bench.at_rest().await;
-        for (bad, error) in [
-            ("192.0.2.1", "strait.yaml:1:1: a.example: two apps, one address"),
-            ("198.51.100.1", "panicked"),
-        ] {
-            bench.say(Said::Addresses(addresses(&[("a.example", &[bad])]))).await;
-            bench.at_rest().await;
-            assert_eq!((bench.made_of(), bench.live.load().number), (good.clone(), 2));
-            let status = bench.status();
-            assert!(!status.up && status.last_error.unwrap().contains(error));
-            let own = OwnListeners::default();
-            let refused = bench.handle.configure(routes(), Arc::new(2), own).await;
-            assert!(refused.is_err(), "{bad}");
-            assert_eq!(*bench.live.load().settings, 1);
-        }
-        bench.say(Said::Addresses(addresses(&[("b.example", &["10.0.0.1"])]))).await;
-        bench.at_rest().await;
-        assert_eq!(bench.live.load().number, 3);
-        assert!(bench.status().up);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn settled_means_that_every_announced_source_has_spoken_and_is_in_force() {
-        let bench = bench();
-        bench.handle.settled().await;
-        bench.handle.expect("dns");
-        bench.handle.expect("consul");
-        bench.configure().await;
-        let settled = tokio::spawn({
-            let (handle, live) = (bench.handle.clone(), Arc::clone(&bench.live));
-            async move {
-                handle.settled().await;
-                live.load().number
-            }
-        });
-        bench.say(Said::Addresses(addresses(&[("a.example", &["10.0.0.1"])]))).await;
-        bench.at_rest().await;
-        assert!(!settled.is_finished(), "consul is silent");
-        let failed = update("consul", Said::Failed("connection refused".into()));
-        bench.say(Said::Addresses(addresses(&[("a.example", &["10.0.0.2"])]))).await;
-        bench.handle.updates().send(failed).await.unwrap();
-        assert_eq!(settled.await.unwrap(), 2);
-    }
-
-    #[tokio::test]
-    async fn after_the_stop_a_configuration_is_not_taken() {
-        let stop = CancellationToken::new();
-        let live = Arc::new(Live::new(Arc::new(0)));
-        let handle = start_with(
-            Arc::new(|_: &Inputs<'_>, _: &mut Endpoints| Ok(Table::default())),
-            live,
-            Box::new(|_| ()),
-            stop.clone(),
-        );
-        stop.cancel();
-        let answer = handle.configure(routes(), Arc::new(1), OwnListeners::default()).await;
-        assert!(matches!(answer, Err(ConfigureError::Stopping)));
-    }
-
-    /// What happens in the property below, each after a pause.
-    #[derive(Debug, Clone)]
-    enum Step {
-        Say(&'static str, Said),
-        Configure,
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<(Step, u64)>> {
-        let list = prop::collection::vec((1u8..4).prop_map(|last| [10, 0, 0, last].into()), 0..3);
-        let host = prop::sample::select(&NAMES[..]).prop_map(name);
-        let known = prop::collection::hash_map(host, list, 0..3).prop_map(Addresses);
-        let said = prop_oneof![
-            4 => known.prop_map(Said::Addresses),
-            1 => Just(Said::Unchanged),
-            1 => Just(Said::Failed("down".into())),
-        ];
-        let source = prop::sample::select(vec!["dns", "consul", "kubernetes"]);
-        let step = prop_oneof![
-            6 => (source, said).prop_map(|(source, said)| Step::Say(source, said)),
-            1 => Just(Step::Configure),
-        ];
-        prop::collection::vec((step, prop::sample::select(vec![0, 1, 30, 60, 250])), 1..25)
-    }
-
-    /// The naive model: the last snapshot of each source, joined.
-    fn joined(last: &BTreeMap<&str, Addresses>) -> Addresses {
-        let mut joined = BTreeMap::<Name, BTreeSet<IpAddr>>::new();
-        for (host, list) in last.values().flat_map(|known| &known.0) {
-            joined.entry(host.clone()).or_default().extend(list);
-        }
-        Addresses(joined.into_iter().map(|(host, set)| (host, set.into_iter().collect())).collect())
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn any_interleaving_ends_in_the_last_snapshots(steps in steps()) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-            runtime.block_on(async {
-                let bench = bench();
-                bench.configure().await;
-                let mut last = BTreeMap::new();
-                for (step, pause) in steps {
-                    match step {
-                        Step::Say(source, said) => {
-                            if let Said::Addresses(known) = &said {
-                                last.insert(source, known.clone());
-                            }
-                            bench.handle.updates().send(update(source, said)).await.unwrap();
-                        }
-                        Step::Configure => {
-                            bench.configure().await;
-                        }
-                    }
-                    tokio::time::sleep(Duration::from_millis(pause)).await;
-                }
-                bench.at_rest().await;
-                assert_eq!(bench.made_of(), joined(&last));
-                assert_eq!(bench.live.load().number, bench.published.load(Ordering::Relaxed) as u64);
-            });
-        }
-    }
-}
+mod tests;

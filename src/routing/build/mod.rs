@@ -1,0 +1,145 @@
+//! Builds a table from what the sources said: a pure function, run beside the table in force.
+//!
+//! In two steps, because they change at different times: names are entered into an index when the configuration changes, routes
+//! are made of it anew also when DNS says something else. Only the first can fail, and only the first takes long.
+
+mod indexing;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::model::routes_file::RoutesFile;
+use crate::model::snapshot::{Addresses, Allow, EndpointAt, Origin, RouteSpec, Routes};
+use crate::policy::Policy;
+
+use super::endpoint::Endpoints;
+use super::own::OwnAddresses;
+use super::resolve::Resolver;
+use super::table::{Route, Table};
+
+/// The metric label of every route that comes from a routes file: a million label values would cost more than the table.
+pub const FILE_LABEL: &str = "routes_file";
+
+/// Everything a table is made of.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    /// What the configuration asks for.
+    pub routes: &'a Routes,
+    /// What DNS says.
+    pub addresses: &'a Addresses,
+    /// The gateway's own listeners as they are bound, never to be dialled.
+    pub own: &'a OwnListeners,
+}
+
+/// The gateway's own listeners, metrics and admin included.
+#[derive(Debug, Clone)]
+pub struct OwnListeners {
+    /// As bound: ports are real, addresses may be unspecified.
+    pub bound: Vec<SocketAddr>,
+    /// Whether this host has an address: only then a listener on every address takes it. Handed in, because a table is built
+    /// from nothing but what it is given.
+    pub is_local: fn(IpAddr) -> bool,
+}
+
+impl Default for OwnListeners {
+    /// None, on a host of which nothing is known.
+    fn default() -> Self {
+        Self { bound: Vec::new(), is_local: |_| false }
+    }
+}
+
+/// What makes a table impossible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildError {
+    /// Where the mistake stands.
+    pub origin: Origin,
+    /// The offending text.
+    pub text: String,
+    /// What is wrong.
+    pub message: String,
+    /// How to mend it.
+    pub fix: String,
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { origin, text, message, fix } = self;
+        write!(out, "{origin}: {text:?}: {message}; {fix}")
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+/// Builds a table. All errors at once, up to a hundred.
+pub fn build(inputs: &Inputs<'_>, endpoints: &mut Endpoints) -> Result<Table, Vec<BuildError>> {
+    let names = indexing::index(inputs.routes)?;
+    Ok(Table::new(Arc::new(names), routes(inputs, endpoints)))
+}
+
+/// Builds a table of the routes that another one was built of, with what DNS says now. The two share their names.
+pub fn rebuild(before: &Table, inputs: &Inputs<'_>, endpoints: &mut Endpoints) -> Table {
+    Table::new(before.shared_names(), routes(inputs, endpoints))
+}
+
+/// The routes in the order in which the index counts them: those with settings of their own, then those of each file.
+fn routes(inputs: &Inputs<'_>, endpoints: &mut Endpoints) -> Vec<Arc<Route>> {
+    let own = OwnAddresses::new(&inputs.own.bound, inputs.own.is_local);
+    let resolver = Resolver { addresses: inputs.addresses, endpoints, own };
+    let Routes { routes, files, .. } = inputs.routes;
+    let lists: usize = files.iter().map(|file| file.lists().count()).sum();
+    let mut maker = Maker {
+        resolver,
+        open: Arc::new(Policy::compile(&Allow::Open)),
+        file_label: FILE_LABEL.into(),
+    };
+    let mut made = Vec::with_capacity(routes.len() + lists);
+    made.extend(routes.iter().map(|spec| Arc::new(maker.route(spec))));
+    made.extend(files.iter().flat_map(|file| maker.file(file)));
+    maker.resolver.endpoints.purge();
+    made
+}
+
+struct Maker<'a> {
+    resolver: Resolver<'a>,
+    open: Arc<Policy>,
+    file_label: Arc<str>,
+}
+
+impl Maker<'_> {
+    fn route(&mut self, spec: &RouteSpec) -> Route {
+        let written = spec.endpoints.iter().map(|at| (&at.at, at.weight, at.priority));
+        let (candidates, absent) = self.resolver.resolve(spec.check, written);
+        Route {
+            label: Arc::clone(&spec.label),
+            policy: Arc::new(Policy::compile(&spec.allow)),
+            candidates,
+            absent,
+            send_proxy: spec.send_proxy,
+            dials: self.resolver.endpoints.dials(&spec.label),
+        }
+    }
+
+    /// A route for each list of a file.
+    fn file(&mut self, file: &RoutesFile) -> Vec<Arc<Route>> {
+        file.lists().map(|list| Arc::new(self.list(list))).collect()
+    }
+
+    fn list(&mut self, list: &[EndpointAt]) -> Route {
+        let (candidates, absent) = self.resolver.resolve(None, list.iter().map(|at| (at, 1, 0)));
+        let written: Vec<_> = list.iter().map(ToString::to_string).collect();
+        Route {
+            label: Arc::clone(&self.file_label),
+            policy: Arc::clone(&self.open),
+            candidates,
+            absent,
+            send_proxy: false,
+            // By endpoints, not by label: one dead endpoint must not use up the dials of every route in the file. No label has
+            // a colon, as every endpoint does.
+            dials: self.resolver.endpoints.dials(&written.join(" ")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
