@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::background::{self, Urgency};
 use crate::config::{self, Loaded, Problem, Reading, Stamps};
 
+use super::pace::Pace;
+
 /// Between looks when no watch tells anything.
 const POLL: Duration = Duration::from_secs(10);
 /// A change is over when so long nothing more has happened: an editor writes in several steps.
@@ -39,6 +41,8 @@ pub struct FileSource {
     watcher: Option<RecommendedWatcher>,
     /// What was last sent.
     last: Option<Last>,
+    /// How often something may be sent, also where an operator's script sends a storm of SIGHUP.
+    pace: Pace,
 }
 
 /// What is remembered of a load.
@@ -67,7 +71,7 @@ impl FileSource {
     pub fn new(path: PathBuf, poll: Duration) -> Self {
         let signs = Arc::new(Notify::new());
         let watcher = watcher(Arc::clone(&signs));
-        Self { path, poll, signs, watcher, last: None }
+        Self { path, poll, signs, watcher, last: None, pace: Pace::default() }
     }
 
     async fn run(mut self, reload: &Notify, changes: &mpsc::Sender<Outcome>) {
@@ -82,12 +86,14 @@ impl FileSource {
             // A panic in there has been reported by the panic hook and took the source along: another one may have more luck.
             let (source, outcome) = looked.await.unwrap_or_else(|_| (Self::new(path, poll), None));
             self = source;
-            if let Some(outcome) = outcome
-                && changes.send(outcome).await.is_err()
-            {
-                return;
+            if let Some(outcome) = outcome {
+                self.pace.took(Instant::now());
+                if changes.send(outcome).await.is_err() {
+                    return;
+                }
             }
             forced = self.wait(reload).await;
+            sleep_until(self.pace.earliest(Instant::now())).await;
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod aggregate;
 pub mod dns;
 pub mod file;
+mod pace;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};

@@ -228,7 +228,7 @@ impl<S: Send + Sync + 'static> Owner<S> {
                 biased;
                 () = stop.cancelled() => return,
                 () = debounce.due() => {
-                    debounce = Debounce::default();
+                    debounce.took(Instant::now());
                     self.refresh().await;
                 }
                 Some(Configure { wanted, reply }) = commands.recv() => {

@@ -90,9 +90,9 @@ impl Bench {
         self.handle.updates().send(update("dns", said)).await.unwrap();
     }
 
-    /// Paused time moves only when every task waits: afterwards all that was said is built.
+    /// Paused time moves only when every task waits: afterwards all that was said is built, also after many builds.
     async fn at_rest(&self) {
-        tokio::time::sleep(AT_MOST * 2).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
     }
 
     fn made_of(&self) -> Addresses {
@@ -174,6 +174,26 @@ async fn a_source_that_never_pauses_does_not_hold_the_table_back() {
         }
     }
     assert!(start.elapsed() >= AT_MOST && start.elapsed() < AT_MOST + QUIET);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_changes_without_rest_makes_two_tables_a_second() {
+    let bench = bench();
+    bench.configure().await;
+    let start = Instant::now();
+    let last = loop {
+        let last = start.elapsed().as_millis() / 50 % 250 + 1;
+        let known = addresses(&[("a.example", &[&format!("10.0.0.{last}")])]);
+        bench.say(Said::Addresses(known.clone())).await;
+        if start.elapsed() >= Duration::from_secs(10) {
+            break known;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let tables = bench.live.load().number - 1;
+    assert!((15..=21).contains(&tables), "{tables}");
+    bench.at_rest().await;
+    assert_eq!(bench.made_of(), last, "the final state is reached");
 }
 
 #[tokio::test(start_paused = true)]
