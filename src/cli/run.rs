@@ -45,6 +45,8 @@ struct Signals {
     hang_up: Signal,
     /// SIGUSR1 and SIGUSR2, which mean nothing here: by default they would end the process.
     others: [Signal; 2],
+    /// SIGXFSZ, sent when the file under stderr may not grow any more: lines are lost, as on a full disk. Never looked at.
+    _too_large: Signal,
     told: bool,
 }
 
@@ -55,6 +57,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
             others: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
+            _too_large: signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
             told: false,
         })
     }

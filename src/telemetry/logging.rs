@@ -6,10 +6,13 @@
 //! A thread of its own writes, behind a bounded queue: whoever reads stderr too slowly loses lines, which are counted, and never
 //! stops a connection. A closed stderr loses them all.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::env;
 use std::io::{self, BufWriter, IsTerminal, Write};
+use std::panic::{self, PanicHookInfo};
+use std::thread;
 
-use tracing::{Dispatch, warn};
+use tracing::{Dispatch, error, warn};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -43,9 +46,11 @@ enum Format {
 }
 
 impl Logging {
-    /// Starts logging to stderr, for the whole process. The first call counts.
+    /// Starts logging to stderr, for the whole process, panics included. The first call counts.
     pub fn start() -> Self {
-        Self::start_with(DEFAULT_FILTER)
+        let logging = Self::start_with(DEFAULT_FILTER);
+        panic::set_hook(Box::new(log_panic));
+        logging
     }
 
     /// Starts logging of errors only, for a command that tells everything else itself.
@@ -87,6 +92,20 @@ impl Logging {
         let dropped = lines.error_counter();
         (lines, Self { dropped, _writer: writer })
     }
+}
+
+/// Instead of std's hook: that one writes past the queue, so it would be stopped by whoever does not read stderr, and between
+/// JSON lines it is none.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let backtrace = Backtrace::capture();
+    let captured = backtrace.status() == BacktraceStatus::Captured;
+    error!(
+        place = panic.location().map(tracing::field::display),
+        thread = thread::current().name(),
+        backtrace = captured.then(|| tracing::field::display(&backtrace)),
+        "a fault of the gateway, please report it: {}",
+        panic.payload_as_str().unwrap_or("a panic without a message")
+    );
 }
 
 impl Format {
@@ -216,6 +235,20 @@ mod tests {
         assert!(!plain.contains('\x1b'), "{plain:?}");
         let coloured = logged(Format::Human { colour: true }, || info!("hello"));
         assert!(coloured.contains('\x1b'), "{coloured:?}");
+    }
+
+    #[test]
+    fn a_panic_is_a_line_like_any_other() {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(log_panic));
+        let text = logged(Format::Json, || {
+            let _ = panic::catch_unwind(|| panic!("at \"one\"\nplace"));
+        });
+        panic::set_hook(before);
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["level"], "ERROR");
+        assert!(line["message"].as_str().unwrap().ends_with("at \"one\"\nplace"), "{line}");
+        assert!(line["place"].as_str().unwrap().contains("logging.rs"), "{line}");
     }
 
     #[test]
