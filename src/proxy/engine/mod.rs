@@ -186,9 +186,10 @@ impl Engine {
         pair.map_or(Ok(Turn::Done), |pair| pair.turn(self.now, &mut self.pipes))
     }
 
-    /// Notes the time; the pairs that were idle too long.
+    /// Notes the time, and closes pipes that rest; the pairs that were idle too long.
     fn advance(&mut self, now: u32) -> Vec<Token> {
         self.now = now;
+        self.pipes.rest();
         for pair in self.pairs.iter_mut().flatten() {
             pair.probe(now);
         }

@@ -22,6 +22,8 @@ const MOST_KEPT: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Pipes {
     empty: Vec<Pipe>,
+    /// Fewest that were empty since the last [`rest`](Self::rest): nobody has needed these.
+    spare: usize,
     /// Lent out, or lost with the pair that held them.
     lent: usize,
 }
@@ -41,6 +43,7 @@ impl Pipes {
             return None;
         }
         let pipe = self.empty.pop().map_or_else(Pipe::new, Ok).ok()?;
+        self.spare = self.spare.min(self.empty.len());
         self.lent += 1;
         Some(pipe)
     }
@@ -51,6 +54,12 @@ impl Pipes {
         if pipe.filled == 0 && self.empty.len() < MOST_KEPT {
             self.empty.push(pipe);
         }
+    }
+
+    /// Closes what nobody has needed since the last call: a busy hour must not cost a quiet day its descriptors.
+    pub(super) fn rest(&mut self) {
+        self.empty.truncate(self.empty.len().saturating_sub(self.spare));
+        self.spare = self.empty.len();
     }
 }
 
@@ -92,5 +101,30 @@ impl Pipe {
             to.try_write_with(|to| Ok(splice(&self.read, None, to, None, self.filled, flags)?))?;
         self.filled = self.filled.saturating_sub(drained);
         Ok(drained)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pipes_that_nobody_needs_are_closed_and_those_in_use_are_kept() {
+        let mut pipes = Pipes::default();
+        let lend = |pipes: &mut Pipes, number: usize| {
+            let lent: Vec<_> =
+                std::iter::repeat_with(|| pipes.take().unwrap()).take(number).collect();
+            for pipe in lent {
+                pipes.give(pipe);
+            }
+        };
+        lend(&mut pipes, 4);
+        pipes.rest();
+        assert_eq!(pipes.empty.len(), 4, "all were in use");
+        lend(&mut pipes, 1);
+        pipes.rest();
+        assert_eq!(pipes.empty.len(), 1);
+        pipes.rest();
+        assert!(pipes.empty.is_empty());
     }
 }
