@@ -113,6 +113,8 @@ async fn join(
     let hello = hello.await.unwrap_or_else(|_| Err(Refused::late()))?;
     record.held.permit = Some(entry.heard());
     record.hello(&hello.name);
+    #[cfg(test)]
+    super::tests::fault(&hello.name);
 
     let (route, settings) = decide(shared, &hello.name, &client, record)?;
     let counters = record.route(&route.label);

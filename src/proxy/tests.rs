@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Ingress, Limits, Settings};
 use crate::model::ending::{Alert, Ending};
-use crate::model::name::NamePattern;
+use crate::model::name::{CanonicalName, NamePattern};
 use crate::model::snapshot::{
     Addresses, Allow, AllowRule, EndpointAt, EndpointSpec, Origin, RouteSpec, Routes,
 };
@@ -67,6 +67,7 @@ on_both_forms! {
     an_endpoint_can_get_a_header_with_name_and_id
     listeners_change_together_or_not_at_all
     a_live_connection_keeps_no_table
+    a_fault_costs_its_own_connection_and_nothing_else
 }
 
 /// A running proxy with one listener.
@@ -74,6 +75,14 @@ struct Gateway {
     proxy: Proxy,
     shared: Arc<Shared>,
     address: SocketAddr,
+}
+
+/// The name for which a connection's task panics.
+const FAULTY: &str = "fault.shop.example";
+
+/// Where a fault of ours would be: in the middle of a connection's life.
+pub(super) fn fault(name: &CanonicalName) {
+    assert_ne!(name.as_str(), FAULTY, "a fault that the test asked for");
 }
 
 fn any_port() -> SocketAddr {
@@ -579,4 +588,29 @@ fn silence_for_the_idle_limit_ends_a_connection() {
     assert_eq!(rest(&mut served).unwrap(), hello(NAME, 1));
     assert_eq!(rest(&mut client).unwrap(), b"");
     gateway.expect(Ending::IdleTimeout, 1);
+}
+
+fn a_fault_costs_its_own_connection_and_nothing_else() {
+    const FAULTS: u8 = 20;
+    let (endpoint, address) = listen();
+    // Fewer places than faults: one that were lost with its task would show.
+    let limits = Limits { connections: 5, ..Limits::default() };
+    let gateway = Gateway::start(limits, ingress(any_port()));
+    gateway.publish(vec![route(&[address])]);
+    let mut live = gateway.send(&hello(NAME, 1));
+    let mut served = accept(&endpoint);
+    read(&mut served, hello(NAME, 1).len());
+    for random in 0..FAULTS {
+        let mut faulty = gateway.send(&hello(FAULTY, random));
+        assert_eq!(rest(&mut faulty).unwrap_or_default(), b"", "it is closed, at once");
+    }
+    gateway.expect(Ending::Internal, FAULTS.into());
+    live.write_all(b"still there?").unwrap();
+    assert_eq!(read(&mut served, 12), b"still there?");
+    let other = gateway.send(&hello(NAME, 2));
+    let mut second = accept(&endpoint);
+    assert_eq!(read(&mut second, hello(NAME, 2).len()), hello(NAME, 2));
+    finish(other, second);
+    finish(live, served);
+    until("no open connections", || gateway.proxy.open_connections() == 0);
 }
