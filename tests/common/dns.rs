@@ -27,6 +27,8 @@ pub(crate) enum Reply {
     Silence,
     /// Bytes that are no DNS message, behind the right id.
     Garbage,
+    /// An address, in an answer to another question than the asker's: its id is not the one that was sent.
+    OtherId(IpAddr),
 }
 
 /// A running server; stops when dropped.
@@ -126,6 +128,10 @@ fn respond(bytes: &[u8], tcp: bool, zone: &Mutex<Zone>) -> Option<Vec<u8>> {
     match zone.replies.get(&name).cloned().unwrap_or(Reply::Code(ResponseCode::NXDomain)) {
         Reply::Silence => return None,
         Reply::Garbage => return Some([&bytes[..2], &[0xff; 30]].concat()),
+        Reply::OtherId(address) => {
+            answer.metadata.id = !asked.metadata.id;
+            fill(&mut answer, &query, vec![address], zone.ttl);
+        }
         Reply::OnlyOverTcp(_) if !tcp => answer.metadata.truncation = true,
         Reply::Addresses(list) | Reply::OnlyOverTcp(list) => {
             fill(&mut answer, &query, list, zone.ttl);

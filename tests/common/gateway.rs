@@ -50,43 +50,41 @@ impl Gateway {
 
     /// Starts in a folder that `prepare` fills; `config` is relative to it.
     pub(crate) fn in_folder(folder: TempDir, config: &str, prepare: impl FnOnce(&Path)) -> Self {
-        Self::by(&mut Command::new(STRAIT), folder, config, prepare)
+        prepare(folder.path());
+        Self::spawn(folder, config, |_| {})
     }
 
     /// Starts with [`BASE`] and more, under a limit of the shell's: `-n 256` for so many descriptors, `-d` for KiB of memory.
     pub(crate) fn under(ulimit: &str, more: &str) -> Self {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("ulimit {ulimit} && exec \"$0\" \"$@\""), STRAIT]);
-        Self::by(&mut shell, tempfile::tempdir().unwrap(), "strait.yaml", |folder| {
-            fs::write(folder.join("strait.yaml"), filled(&format!("{BASE}{more}"), folder))
-                .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let text = filled(&format!("{BASE}{more}"), folder.path());
+        fs::write(folder.path().join("strait.yaml"), text).unwrap();
+        let config = folder.path().join("strait.yaml");
+        Self::spawn(folder, "strait.yaml", |command| {
+            *command = Command::new("sh");
+            command.args(["-c", &format!("ulimit {ulimit} && exec \"$0\" \"$@\""), STRAIT]);
+            command.args(["run", "--config"]).arg(config);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         })
     }
 
-    fn by(
-        program: &mut Command,
-        folder: TempDir,
-        config: &str,
-        prepare: impl FnOnce(&Path),
-    ) -> Self {
-        prepare(folder.path());
+    /// Starts in a folder that is filled, with changes to the command. Its log is only known while stderr is piped.
+    pub(crate) fn spawn(folder: TempDir, config: &str, change: impl FnOnce(&mut Command)) -> Self {
         let config = folder.path().join(config);
-        let mut child = program
-            .args(["run", "--config"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(STRAIT);
+        command.args(["run", "--config"]).arg(&config);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
-        let (lines, into) =
-            (BufReader::new(child.stderr.take().unwrap()).lines(), Arc::clone(&log));
-        thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                into.lock().unwrap().push(line);
-            }
-        });
+        if let Some(stderr) = child.stderr.take() {
+            let (lines, into) = (BufReader::new(stderr).lines(), Arc::clone(&log));
+            thread::spawn(move || {
+                for line in lines.map_while(Result::ok) {
+                    into.lock().unwrap().push(line);
+                }
+            });
+        }
         let mut gateway = Self { folder, config, child, log };
         gateway.wait_until_ready();
         gateway
@@ -100,6 +98,22 @@ impl Gateway {
             }
             self.get("/readyz").ok().filter(|answer| answer.status == 200)
         });
+    }
+
+    /// CPU time that it has used so far, in seconds.
+    pub(crate) fn cpu_time(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        // The second field, in parentheses, may hold anything; utime and stime are the 14th and 15th (proc(5)), in ticks of 10 ms.
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks = fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>();
+        ticks / 100.0
+    }
+
+    /// Memory that it holds, in bytes.
+    pub(crate) fn resident(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
     }
 
     /// Its folder, with the configuration in it.

@@ -6,6 +6,7 @@ pub(crate) mod authority;
 pub(crate) mod dns;
 pub(crate) mod gateway;
 pub(crate) mod http;
+pub(crate) mod net;
 pub(crate) mod process;
 
 use std::future::pending;
@@ -49,13 +50,26 @@ pub(crate) fn counterpart(test: &str, program: &str) -> Option<PathBuf> {
     let found =
         std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.is_file());
     if found.is_none() {
-        let required =
-            std::env::var_os("STRAIT_REQUIRE_COUNTERPARTS").is_some_and(|value| value == "1");
-        assert!(!required, "{test} needs {program}, which is not installed");
-        // Not `eprintln!`, which the test runner swallows when a test passes.
-        let _ = writeln!(std::io::stderr(), "skipped: {test}: {program} is missing");
+        skipped(test, &format!("{program} is missing"));
     }
     found
+}
+
+/// Says that a test is skipped, and why.
+///
+/// # Panics
+/// Where `STRAIT_REQUIRE_COUNTERPARTS` is 1.
+pub(crate) fn skipped(test: &str, why: &str) {
+    let required =
+        std::env::var_os("STRAIT_REQUIRE_COUNTERPARTS").is_some_and(|value| value == "1");
+    assert!(!required, "{test} cannot be skipped here: {why}");
+    // Not `eprintln!`, which the test runner swallows when a test passes.
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+}
+
+/// Tells what a test has measured, so that it stands in CI's log beside the test's name.
+pub(crate) fn measured(what: &str) {
+    let _ = writeln!(std::io::stderr(), "measured: {what}");
 }
 
 /// Bytes without a pattern, the same for the same seed (xorshift64*, Vigna 2016).
