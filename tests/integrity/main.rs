@@ -84,7 +84,8 @@ impl Digest {
 
 /// Octets that only the process itself has, and no file behind them.
 fn memory(gateway: &Gateway) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", gateway.pid().as_raw_nonzero())).unwrap();
+    let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", gateway.pid().as_raw_nonzero()))
+        .unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }
