@@ -406,10 +406,10 @@ fn settings_are_what_is_written() {
     let loaded = good(&west("\
 listeners: { ingress: [{ address: \"127.0.0.1:0\", proxyProtocol: { from: [10.0.0.0/8] } }, { address: \"127.0.0.1:0\" }], admin: { address: \"unix:/run/a.sock\" } }
 resolver: { servers: [10.96.0.10, \"[::1]:5353\"] }
-limits: { helloTimeout: 250ms, helloBytes: 4096, connectTimeout: 2s, connectTotal: 1m, idleTimeout: 15s, drainDelay: 5s, drainTimeout: 0, connections: 0 }
+limits: { helloTimeout: 250ms, helloBytes: 4096, connectTimeout: 2s, connectTotal: 1m, idleTimeout: 15s, drainDelay: 5s, drainTimeout: 0, maxAge: 90s, connections: 0 }
 log: { connections: refusals }
 metrics: { routes: 7 }
-routes: [{ name: a.b, endpoints: [{ address: \"h:1\", weight: 3, priority: 2 }], allow: any, check: { interval: 500ms }, sendProxy: v2 }]
+routes: [{ name: a.b, endpoints: [{ address: \"h:1\", weight: 3, priority: 2 }], allow: any, check: { interval: 500ms }, sendProxy: v2, quietClose: false }]
 "));
     let config = &loaded.config;
     assert_eq!(config.listeners.ingress.len(), 2);
@@ -430,7 +430,7 @@ routes: [{ name: a.b, endpoints: [{ address: \"h:1\", weight: 3, priority: 2 }],
         (limits.idle_timeout, limits.drain_delay),
         (Duration::from_secs(15), Duration::from_secs(5))
     );
-    assert_eq!(limits.drain_timeout, Duration::ZERO);
+    assert_eq!((limits.drain_timeout, limits.max_age), (Duration::ZERO, Duration::from_secs(90)));
     assert_eq!((config.settings.log, config.settings.metrics_routes), (ConnectionLog::Refusals, 7));
     let route = &config.routes.routes[0];
     assert_eq!((route.endpoints[0].weight, route.endpoints[0].priority), (3, 2));
@@ -440,7 +440,7 @@ routes: [{ name: a.b, endpoints: [{ address: \"h:1\", weight: 3, priority: 2 }],
         (check.interval, check.timeout),
         (Duration::from_millis(500), Duration::from_millis(500))
     );
-    assert!(route.send_proxy);
+    assert!(route.send_proxy && !route.quiet_close);
 }
 
 #[test]

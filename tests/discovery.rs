@@ -43,6 +43,7 @@ fn routes(host: &str) -> Arc<Routes> {
         endpoints: vec![EndpointSpec { at, weight: 1, priority: 0, origin }],
         check: None,
         send_proxy: false,
+        quiet_close: true,
     };
     Arc::new(Routes { routes: vec![route], ..Routes::default() })
 }

@@ -80,6 +80,7 @@ fn route(name: &str, endpoint: SocketAddr) -> RouteSpec {
         endpoints: vec![EndpointSpec { at, weight: 1, priority: 0, origin }],
         check: None,
         send_proxy: false,
+        quiet_close: true,
     }
 }
 

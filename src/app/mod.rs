@@ -10,7 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, watch};
@@ -149,6 +149,7 @@ impl Gateway {
         tokio::time::sleep(limits.drain_delay).await;
         self.parts.proxy.stop_accepting();
         info!(connections = self.parts.proxy.open_connections(), "stopping: accepting nothing new");
+        self.parts.proxy.close_quiet_ones(Instant::now() + limits.drain_timeout);
         if timeout(limits.drain_timeout, self.parts.proxy.drained()).await.is_err() {
             warn!(
                 connections = self.parts.proxy.open_connections(),

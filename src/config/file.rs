@@ -179,6 +179,9 @@ pub(super) struct Export {
     /// Who may call it.
     #[schemars(required)]
     pub(super) allow: Setting<Allow>,
+    /// Whether a connection that carries nothing but pings may be closed, in a drain and for `limits.maxAge`. By default true;
+    /// false for calls that are silent for longer than a second.
+    pub(super) quiet_close: Setting<bool>,
 }
 
 /// `any`, or a list of rules of which one must hold.
@@ -212,6 +215,9 @@ pub(super) struct Route {
     pub(super) check: Setting<Check>,
     /// Puts a PROXY protocol header in front of the client's bytes; by default none.
     pub(super) send_proxy: Setting<SendProxy>,
+    /// Whether a connection that carries nothing but pings may be closed, in a drain and for `limits.maxAge`. By default true;
+    /// false for calls that are silent for longer than a second.
+    pub(super) quiet_close: Setting<bool>,
 }
 
 /// Version of a PROXY protocol header.
@@ -263,6 +269,10 @@ pub(super) struct Limits {
     /// From the end of accepting to the end of every connection; by default `25s`.
     #[schemars(with = "Option<TextOr<u32>>")]
     pub(super) drain_timeout: Setting<String>,
+    /// A connection that is older is closed between two calls, never during one; by default 0, which is no limit, else at least
+    /// `1s`.
+    #[schemars(with = "Option<TextOr<u32>>")]
+    pub(super) max_age: Setting<String>,
     /// Connections in all; by default 100000, and 0 is no limit beyond what file descriptors allow.
     #[schemars(with = "Option<u64>")]
     pub(super) connections: Setting<String>,

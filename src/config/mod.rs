@@ -116,6 +116,8 @@ pub struct Limits {
     pub drain_delay: Duration,
     /// From the end of accepting to the end of every connection.
     pub drain_timeout: Duration,
+    /// A connection that is older is closed between two calls; 0 is no limit.
+    pub max_age: Duration,
     /// Connections in all; 0 is no limit, here and in all that follow.
     pub connections: usize,
     /// Connections of one listener.
@@ -157,6 +159,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_hours(1),
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(25),
+            max_age: Duration::ZERO,
             connections: 100_000,
             per_listener: 0,
             per_source: 0,

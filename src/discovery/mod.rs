@@ -138,6 +138,7 @@ mod tests {
             endpoints: vec![endpoint("a.example:1"), endpoint("10.0.0.1:1")],
             check: None,
             send_proxy: false,
+            quiet_close: true,
         };
         let files = vec![file("x.example 10.0.0.2:1 B.example:2\ny.example a.example:3")];
         let routes = Routes { routes: vec![route], files, reserved: Vec::new() };

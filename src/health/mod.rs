@@ -130,6 +130,7 @@ mod tests {
             endpoints: at.iter().map(spec).collect(),
             check,
             send_proxy: false,
+            quiet_close: true,
         };
         let routes = Routes { routes: vec![route], ..Routes::default() };
         let (addresses, own) = (Addresses::default(), OwnListeners::default());

@@ -57,6 +57,8 @@ pub struct RouteSpec {
     pub check: Option<Check>,
     /// Whether endpoints get a PROXY v2 header in front of the client's bytes.
     pub send_proxy: bool,
+    /// Whether a connection that seems to carry no call may be closed, so that it is made anew elsewhere.
+    pub quiet_close: bool,
 }
 
 /// Who may use a route.

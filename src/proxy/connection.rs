@@ -54,6 +54,7 @@ struct Joined {
     header: usize,
     counters: (IntCounter, IntCounter),
     idle: Duration,
+    may_leave: bool,
     dial: Dial,
 }
 
@@ -133,7 +134,8 @@ async fn join(
     }
     let preface = incoming.preface(&front);
     let idle = settings.limits.idle_timeout;
-    Ok(Joined { endpoint, preface, header: front.len(), counters, idle, dial })
+    let (header, may_leave) = (front.len(), route.quiet_close);
+    Ok(Joined { endpoint, preface, header, counters, idle, may_leave, dial })
 }
 
 /// What a PROXY header says of the connection's ends, where the listener expects one of this peer.
@@ -187,7 +189,7 @@ fn decide(
 /// From a connected endpoint to the end: by the engine, for which this task is not needed any more, or by the relay where the
 /// sockets are not of the core's own set.
 async fn carry(core: &Core, client: Socket, joined: Joined, mut record: Box<Record>) {
-    let Joined { endpoint, preface, header, counters, idle, dial } = joined;
+    let Joined { endpoint, preface, header, counters, idle, may_leave, dial } = joined;
     match Socket::watched(client, endpoint) {
         Ok((client, endpoint)) => {
             let finish = record;
@@ -198,6 +200,7 @@ async fn carry(core: &Core, client: Socket, joined: Joined, mut record: Box<Reco
                 header,
                 counters,
                 idle,
+                may_leave,
                 dial,
                 finish,
             };

@@ -203,6 +203,12 @@ impl Proxy {
         self.shared.shutdown.drained().await;
     }
 
+    /// Closes connections between two calls, spread over the time until `by`; what is never quiet lives on.
+    pub fn close_quiet_ones(&self, by: std::time::Instant) {
+        // Set once: a later one is another drain of the same gateway, which there is not.
+        let _ = self.shared.drained_by.set(by);
+    }
+
     /// Closes everything that still lives.
     pub fn cut(&self) {
         self.shared.shutdown.cut();
@@ -303,7 +309,8 @@ impl Thread {
             Form::Portable => None,
         };
         let core = Core { shared: Arc::clone(shared), cut: shared.shutdown.serving() };
-        handle.spawn(engine::attend(core.cut.clone()));
+        let wanted = Arc::clone(shared);
+        handle.spawn(engine::attend(core.cut.clone(), move || wanted.wanted()));
         let run = move || {
             if let Some(reactor) = reactor {
                 return reactor.run(&runtime, engine::turn, ended.cancelled());

@@ -1,6 +1,7 @@
 //! The data path: accept → hello → route → policy → dial → relay → record. `connection` tells it; [`Proxy`] runs it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use crate::config::Settings;
 use crate::routing::live::Live;
@@ -45,6 +46,8 @@ pub struct Shared {
     /// Refused connections that are listened to until they stop.
     discarding: places::Places,
     dialling: dial::Dialling,
+    /// When a drain is to be over, once there is one.
+    drained_by: OnceLock<Instant>,
 }
 
 impl Shared {
@@ -60,6 +63,13 @@ impl Shared {
             complaints: admission::Complaints::default(),
             discarding: places::Places::default(),
             dialling: dial::Dialling::default(),
+            drained_by: OnceLock::new(),
         }
+    }
+
+    /// Which connections are to be closed when they are quiet.
+    fn wanted(&self) -> engine::Wanted {
+        let max_age = self.live.settings().limits.max_age;
+        engine::Wanted { drained_by: self.drained_by.get().copied(), max_age }
     }
 }

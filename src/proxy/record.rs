@@ -164,10 +164,14 @@ impl Record {
             End::ResetByClient => Ending::ResetByClient,
             End::ResetByEndpoint => Ending::ResetByEndpoint,
             End::Idle => Ending::IdleTimeout,
-            End::Stopped => Ending::Drained,
+            End::Quiet | End::Stopped => Ending::Drained,
             End::Fault => Ending::Internal,
         };
-        self.ended(&Outcome { bytes_up, bytes_down, ..Outcome::plain(ending) });
+        let mut outcome = Outcome { bytes_up, bytes_down, ..Outcome::plain(ending) };
+        if end == End::Quiet {
+            outcome.reason = Some("closed between two calls".into());
+        }
+        self.ended(&outcome);
     }
 
     /// Logs and counts, the first time.

@@ -58,6 +58,8 @@ pub(crate) enum End {
     ResetByEndpoint,
     /// No byte in either direction for the idle limit.
     Idle,
+    /// Closed by us between two calls.
+    Quiet,
     /// The stop signal.
     Stopped,
     /// A panic of ours.
@@ -213,7 +215,7 @@ impl<'a, C: Stream, E: Stream> Relay<'a, C, E> {
         match end {
             End::ResetByClient => self.endpoint.reset_on_close(),
             End::ResetByEndpoint => self.client.reset_on_close(),
-            End::Finished | End::Idle | End::Stopped | End::Fault => {}
+            End::Finished | End::Idle | End::Quiet | End::Stopped | End::Fault => {}
         }
     }
 }

@@ -176,6 +176,7 @@ fn route(endpoints: &[SocketAddr]) -> RouteSpec {
         endpoints: (0..).zip(endpoints).map(endpoint).collect(),
         check: None,
         send_proxy: false,
+        quiet_close: true,
     }
 }
 

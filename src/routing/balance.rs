@@ -219,6 +219,7 @@ mod tests {
             candidates: candidates.into(),
             absent: [].into(),
             send_proxy: false,
+            quiet_close: true,
             dials: Arc::default(),
         }
     }

@@ -394,6 +394,7 @@ mod tests {
             endpoints: endpoints.iter().map(endpoint).collect(),
             check: None,
             send_proxy: false,
+            quiet_close: true,
         }
     }
 

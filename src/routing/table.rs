@@ -34,6 +34,8 @@ pub struct Route {
     pub absent: Box<[(Box<str>, Absence)]>,
     /// Whether endpoints get a PROXY v2 header.
     pub send_proxy: bool,
+    /// Whether a connection may be closed between calls.
+    pub quiet_close: bool,
     /// Dials in progress, counted across tables.
     pub dials: Arc<Dials>,
 }

@@ -1,16 +1,19 @@
 //! Starting without what is needed, and stopping.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpStream;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::common::app::connect;
+use super::common::app::{connect, reply};
 use super::common::gateway::Gateway;
 use super::common::process::strait;
-use super::common::wait_until;
+use super::common::{noise, wait_until};
 use super::{Apps, routes};
 
 /// A gateway with these limits and one route, `one.example`.
@@ -28,7 +31,9 @@ fn wait_until_unready(gateway: &Gateway) {
 #[test]
 fn sigterm_is_unready_at_once_accepts_for_a_while_drains_and_ends_with_0() {
     let apps = Apps::start();
-    let mut gateway = gateway(&apps, "drainDelay: 6s, drainTimeout: 10m");
+    let route = routes(&[("one.example", &apps.alpha)]).replace(" }", ", quietClose: false }");
+    let limits = "limits: { drainDelay: 6s, drainTimeout: 10m }";
+    let mut gateway = Gateway::start(&format!("{limits}\n{route}"));
     let ingress = gateway.ingress();
     let mut live = connect(ingress, "one.example", &apps.tls).unwrap();
     let asked = Instant::now();
@@ -42,6 +47,94 @@ fn sigterm_is_unready_at_once_accepts_for_a_while_drains_and_ends_with_0() {
     assert!(!gateway.has_ended(), "connections are still open");
     drop((live, late));
     assert_eq!(gateway.exit().code(), Some(0));
+}
+
+#[test]
+fn two_hundred_streams_end_whole_and_the_gateway_at_its_deadline() {
+    const STREAMS: usize = 200;
+    /// Several times what the streams need on a loaded machine; what never ends is cut then.
+    const DEADLINE: Duration = Duration::from_secs(20);
+    /// A loaded machine's; the figures are printed.
+    const SLACK: Duration = Duration::from_secs(10);
+    let apps = Apps::start();
+    let mut gateway = gateway(&apps, "drainTimeout: 20s");
+    let ingress = gateway.ingress();
+    let (begin, stopped) = (Barrier::new(STREAMS + 2), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let (begin, apps) = (&begin, &apps);
+        let stream = move |seed: usize| {
+            let mut stream = connect(ingress, "one.example", &apps.tls).unwrap();
+            begin.wait();
+            for call in 0..20 {
+                let sent = noise((seed * 100 + call) as u64, 4000);
+                assert!(stream.ask(&sent).unwrap() == reply("alpha", &sent), "bytes are lost");
+                // A stream, not a burst: shorter than the second after which it would seem to carry no call.
+                thread::sleep(Duration::from_millis(100));
+            }
+        };
+        let streams: Vec<_> = (0..STREAMS).map(|seed| scope.spawn(move || stream(seed))).collect();
+        let endless = scope.spawn(|| {
+            let mut endless = connect(ingress, "one.example", &apps.tls).unwrap();
+            begin.wait();
+            while endless.who().is_ok() {}
+        });
+        let probe = scope.spawn(|| {
+            let mut last = Instant::now();
+            while !stopped.load(Ordering::Acquire) {
+                if TcpStream::connect_timeout(&ingress, Duration::from_millis(50)).is_ok() {
+                    last = Instant::now();
+                }
+            }
+            last
+        });
+        begin.wait();
+        let asked = Instant::now();
+        gateway.signal(Signal::TERM);
+        for stream in streams {
+            stream.join().unwrap();
+        }
+        assert!(!gateway.has_ended(), "too slow a machine to see the deadline");
+        assert_eq!(gateway.exit().code(), Some(0));
+        let ended = asked.elapsed();
+        endless.join().unwrap();
+        stopped.store(true, Ordering::Release);
+        let accepted = probe.join().unwrap().saturating_duration_since(asked);
+        let _ = writeln!(io::stderr(), "SIGTERM: accepted for {accepted:?}, ended after {ended:?}");
+        assert!(accepted < SLACK && ended >= DEADLINE && ended < DEADLINE + SLACK);
+    });
+}
+
+#[test]
+fn a_connection_without_a_call_is_closed_long_before_the_deadline_and_one_with_calls_is_not() {
+    let apps = Apps::start();
+    let mut gateway = gateway(&apps, "drainTimeout: 10m");
+    let mut idle = connect(gateway.ingress(), "one.example", &apps.tls).unwrap();
+    let mut busy = connect(gateway.ingress(), "one.example", &apps.tls).unwrap();
+    assert_eq!((idle.who().unwrap(), busy.who().unwrap()), ("alpha".into(), "alpha".into()));
+    gateway.signal(Signal::TERM);
+    wait_until("the connection without a call is closed", || {
+        assert_eq!(busy.who().unwrap(), "alpha");
+        gateway.records().iter().any(|record| {
+            record["ending"] == "drained" && record["reason"] == "closed between two calls"
+        })
+    });
+    idle.ended().unwrap();
+    assert_eq!(busy.who().unwrap(), "alpha");
+    drop(busy);
+    assert_eq!(gateway.exit().code(), Some(0));
+}
+
+#[test]
+fn an_old_connection_is_closed_between_calls_once_an_age_is_set() {
+    let apps = Apps::start();
+    let open = routes(&[("one.example", &apps.alpha)]);
+    let gateway = Gateway::start(&open);
+    let mut old = connect(gateway.ingress(), "one.example", &apps.tls).unwrap();
+    assert_eq!(old.who().unwrap(), "alpha");
+    gateway.rewrite(&format!("limits: {{ maxAge: 1s }}\n{open}"));
+    old.ended().unwrap();
+    assert_eq!(gateway.record("drained")["route"], "one.example");
+    assert_eq!(apps.call(gateway.ingress(), "one.example").unwrap(), "alpha");
 }
 
 #[test]

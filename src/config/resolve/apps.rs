@@ -17,7 +17,7 @@ use crate::model::app::{AppId, AppIdError};
 use crate::model::name::{Name, NamePattern};
 use crate::model::snapshot::{Check, EndpointAt, EndpointSpec, Origin, ReservedName, RouteSpec};
 
-use super::routes::Clusters;
+use super::routes::{Clusters, quiet_close};
 use super::{Resolver, items};
 
 /// Apps by their id in lower case, which is how names compare.
@@ -155,6 +155,7 @@ impl Resolver<'_> {
                 endpoints,
                 check,
                 send_proxy: false,
+                quiet_close: quiet_close(&export.quiet_close),
             });
         }
         routes

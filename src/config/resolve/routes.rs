@@ -76,6 +76,7 @@ impl Resolver<'_> {
             endpoints: endpoints.into_iter().map(|(endpoint, _)| endpoint).collect(),
             check,
             send_proxy: route.send_proxy.as_ref().is_some_and(sends_proxy),
+            quiet_close: quiet_close(&route.quiet_close),
         })
     }
 
@@ -239,6 +240,11 @@ fn sends_proxy(written: &Spot<SendProxy>) -> bool {
         Some(SendProxy::V2) => true,
         None => false,
     }
+}
+
+/// On unless it is switched off: silent calls are rarer than sidecars that never end a connection.
+pub(super) fn quiet_close(written: &Setting<bool>) -> bool {
+    written.as_ref().and_then(|spot| spot.value).unwrap_or(true)
 }
 
 fn route_name(written: &str) -> Result<NamePattern, Wrong> {

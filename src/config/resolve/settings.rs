@@ -63,6 +63,7 @@ impl Resolver<'_> {
             idle_timeout: self.parse(&limits.idle_timeout, idle).unwrap_or(default.idle_timeout),
             drain_delay,
             drain_timeout,
+            max_age: self.parse(&limits.max_age, max_age).unwrap_or(default.max_age),
             connections,
             per_listener,
             per_source,
@@ -96,6 +97,16 @@ fn idle(written: &str) -> Result<Duration, Wrong> {
         let message =
             "shorter than 15s: sidecars ping every 10 s, so connections in use would be closed";
         return Err(Wrong::new(message, "write 15s or more; the default is 1h"));
+    }
+    Ok(duration)
+}
+
+/// The engine looks at ages once a second.
+fn max_age(written: &str) -> Result<Duration, Wrong> {
+    let duration = units::duration(written)?;
+    if !duration.is_zero() && duration < Duration::from_secs(1) {
+        let fix = "write 1s or more, an hour for example, or 0 for no limit";
+        return Err(Wrong::new(format!("{written} is too short for an age"), fix));
     }
     Ok(duration)
 }

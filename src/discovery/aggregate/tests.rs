@@ -41,6 +41,7 @@ fn routes() -> Arc<Routes> {
         endpoints: NAMES.iter().map(endpoint).collect(),
         check: None,
         send_proxy: false,
+        quiet_close: true,
     };
     Arc::new(Routes { routes: vec![route], ..Routes::default() })
 }

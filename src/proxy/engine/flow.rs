@@ -107,6 +107,24 @@ impl Flow {
         Ok(Turn::Again)
     }
 
+    /// Whether something that was read is not taken yet.
+    pub(super) fn holds(&self) -> bool {
+        !matches!(self.held, Held::Nothing)
+    }
+
+    /// Reads away what comes, and does not count it.
+    pub(super) fn discard(&mut self, from: &Watched) -> Result<Turn, Broken> {
+        for _ in 0..TURN {
+            if self.ended {
+                return Ok(Turn::Done);
+            }
+            let read = buffer::with(|buffer| tried(from.try_read(buffer), Broken::From))?;
+            let Some(read) = read else { return Ok(Turn::Done) };
+            self.ended = read == 0;
+        }
+        Ok(Turn::Again)
+    }
+
     /// Gives back what it holds of the thread's.
     pub(super) fn release(&mut self, pipes: &mut Pipes) {
         if let Held::Piped(pipe) = std::mem::replace(&mut self.held, Held::Nothing) {

@@ -20,11 +20,14 @@ use super::relay::{Broken, End};
 
 mod flow;
 mod pipes;
+mod quiet;
 #[cfg(test)]
 mod tests;
 
 use flow::Flow;
 use pipes::Pipes;
+pub(super) use quiet::Wanted;
+use quiet::Watch;
 
 /// How exactly the idle limit is kept. It is 15 s at least, and looking at all pairs once a second costs less than a timer each.
 /// A core that ticks at all has a further use: see [`attend`].
@@ -64,6 +67,8 @@ pub(super) struct Connection {
     pub(super) counters: (IntCounter, IntCounter),
     /// Ends it when no byte came for so long.
     pub(super) idle: Duration,
+    /// Whether it may be closed between two calls.
+    pub(super) may_leave: bool,
     /// Let go with the endpoint's first byte.
     pub(super) dial: Dial,
     pub(super) finish: Box<dyn Finish>,
@@ -77,7 +82,7 @@ pub(super) fn carry(
 ) -> impl Future<Output = ()> + use<> {
     let token = if stop.is_cancelled() {
         // The engine has been emptied.
-        Pair::new(connection, 0).finish(End::Stopped);
+        Pair::new(connection, 0, 0).finish(End::Stopped);
         None
     } else {
         Some(ENGINE.with_borrow_mut(|engine| engine.insert(connection)))
@@ -103,11 +108,12 @@ pub(super) fn turn(token: Token) -> Turn {
     Turn::Done
 }
 
-/// Ends pairs that are idle too long, and all when `stop` is cancelled; runs as long as the core does.
+/// Ends pairs that are idle too long, those that are [`Wanted`] closed when they are quiet, and all when `stop` is cancelled; runs as
+/// long as the core does.
 ///
 /// Its tick has a second use. Tokio writes to its own eventfd for a timer that is earlier than all others, as the first
 /// deadline of each connection would be on a core that is not busy; behind this tick none of them is.
-pub(super) async fn attend(stop: CancellationToken) {
+pub(super) async fn attend(stop: CancellationToken, wanted: impl Fn() -> Wanted) {
     let started = Instant::now();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -117,14 +123,35 @@ pub(super) async fn attend(stop: CancellationToken) {
             () = stop.cancelled() => break,
             _ = ticks.tick() => {}
         }
-        let now = u32::try_from(started.elapsed().as_secs()).unwrap_or(u32::MAX);
-        let idle = ENGINE.with_borrow_mut(|engine| engine.advance(now));
-        for token in idle {
-            end(token, End::Idle);
+        let wanted = wanted();
+        if wanted.any() {
+            ticks.reset_after(quiet::LOOK);
         }
+        advance(started.elapsed(), wanted);
     }
     for token in ENGINE.with_borrow(|engine| engine.tokens(|_| true)) {
         end(token, End::Stopped);
+    }
+}
+
+/// Notes the time since the core started and ends what is due.
+fn advance(elapsed: Duration, wanted: Wanted) {
+    let clock = |unit: Duration| u32::try_from(elapsed.as_millis() / unit.as_millis());
+    let [now, look] = [TICK, quiet::LOOK].map(|unit| clock(unit).unwrap_or(u32::MAX));
+    let (idle, over) = ENGINE.with_borrow_mut(|engine| engine.advance(now, look));
+    for token in idle {
+        end(token, End::Idle);
+    }
+    for token in over {
+        end(token, End::Quiet);
+    }
+    if !wanted.any() {
+        return;
+    }
+    for token in ENGINE.with_borrow_mut(|engine| engine.due(wanted, look)) {
+        if let Err(over) = ENGINE.with_borrow_mut(|engine| engine.leave(token, look)) {
+            end(token, over);
+        }
     }
 }
 
@@ -147,8 +174,9 @@ struct Engine {
     pairs: Vec<Option<Box<Pair>>>,
     free: Vec<Token>,
     pipes: Pipes,
-    /// Seconds since the core started, as of the last tick.
+    /// Seconds since the core started, as of the last tick; and in looks.
     now: u32,
+    look: u32,
 }
 
 /// Two sides and what goes between them.
@@ -162,12 +190,16 @@ struct Pair {
     idle: u32,
     /// When the endpoint's keepalive is due, unless it is set.
     probed: Option<u32>,
+    /// When it began, in seconds.
+    born: u32,
+    may_leave: bool,
+    quiet: Watch,
     finish: Box<dyn Finish>,
 }
 
 impl Engine {
     fn insert(&mut self, connection: Connection) -> Token {
-        let pair = Box::new(Pair::new(connection, self.now));
+        let pair = Box::new(Pair::new(connection, self.now, self.look));
         let free = self.free.pop();
         let token = free.unwrap_or_else(|| u32::try_from(self.pairs.len()).unwrap_or(u32::MAX));
         pair.client.hand_over(token);
@@ -186,14 +218,21 @@ impl Engine {
         pair.map_or(Ok(Turn::Done), |pair| pair.turn(self.now, &mut self.pipes))
     }
 
-    /// Notes the time, and closes pipes that rest; the pairs that were idle too long.
-    fn advance(&mut self, now: u32) -> Vec<Token> {
-        self.now = now;
+    /// Notes the time, and closes pipes that rest; the pairs that were idle too long, and those that have been leaving for long enough.
+    fn advance(&mut self, now: u32, look: u32) -> (Vec<Token>, Vec<Token>) {
+        let last = self.now;
+        (self.now, self.look) = (now, look);
         self.pipes.rest();
         for pair in self.pairs.iter_mut().flatten() {
             pair.probe(now);
+            // Whether the last call was answered is remembered in case that the pair is to be closed some day. Those where nothing
+            // moved, which are most, are not touched for it.
+            if pair.moved >= last {
+                pair.quiet.note(pair.up.bytes, pair.down.bytes, look);
+            }
         }
-        self.tokens(|pair| now.saturating_sub(pair.moved) > pair.idle)
+        let idle = self.tokens(|pair| now.saturating_sub(pair.moved) > pair.idle);
+        (idle, self.tokens(|pair| pair.quiet.is_over(look)))
     }
 
     fn tokens(&self, which: impl Fn(&Pair) -> bool) -> Vec<Token> {
@@ -212,9 +251,9 @@ impl Engine {
 }
 
 impl Pair {
-    fn new(connection: Connection, now: u32) -> Self {
-        let Connection { client, endpoint, preface, header, counters, idle, dial, finish } =
-            connection;
+    fn new(connection: Connection, now: u32, look: u32) -> Self {
+        let Connection { client, endpoint, preface, header, counters, .. } = connection;
+        let Connection { idle, may_leave, dial, finish, .. } = connection;
         let (up, down) = counters;
         let counted = preface.len().saturating_sub(header);
         Self {
@@ -226,12 +265,18 @@ impl Pair {
             // Rounded up: the limit is never cut short.
             idle: u32::try_from(idle.as_millis().div_ceil(1000)).unwrap_or(u32::MAX),
             probed: Some(now.saturating_add(PROBED_AFTER)),
+            born: now,
+            may_leave,
+            quiet: Watch::new(look),
             finish,
         }
     }
 
     /// Moves what can be moved in both directions.
     fn turn(&mut self, now: u32, pipes: &mut Pipes) -> Result<Turn, End> {
+        if self.quiet.is_leaving() {
+            return self.part();
+        }
         let before = self.up.bytes + self.down.bytes;
         let Self { client, endpoint, up, down, .. } = self;
         let came_up = up.turn(client, endpoint, down.carried, pipes);
@@ -266,7 +311,7 @@ impl Pair {
         let _ = match end {
             End::ResetByClient => socket::reset_on_close(&endpoint),
             End::ResetByEndpoint => socket::reset_on_close(&client),
-            End::Finished | End::Idle | End::Stopped | End::Fault => Ok(()),
+            End::Finished | End::Idle | End::Quiet | End::Stopped | End::Fault => Ok(()),
         };
         drop((client, endpoint));
         finish.finish(Carried { end, up: up.bytes, down: down.bytes });

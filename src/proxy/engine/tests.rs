@@ -65,6 +65,7 @@ async fn carriage(preface: &[u8], header: usize, idle: Duration) -> Carriage {
         header,
         counters: counters.clone(),
         idle,
+        may_leave: true,
         dial: Dialling::default().enter([0; 32]).unwrap(),
         finish: Box::new(move |carried| *tell.lock().unwrap() = Some(carried)),
     };
@@ -234,10 +235,7 @@ fn silence_ends_it_and_bytes_put_that_off() {
         let Carriage { mut client, mut endpoint, told, .. } =
             carriage(b"", 0, Duration::from_secs(5)).await;
         let times_out = |now| {
-            let idle = ENGINE.with_borrow_mut(|engine| engine.advance(now));
-            for token in idle {
-                super::end(token, End::Idle);
-            }
+            advance(Duration::from_secs(now), Wanted::default());
         };
         times_out(5);
         client.write_all(b"a").await.unwrap();
@@ -250,13 +248,118 @@ fn silence_ends_it_and_bytes_put_that_off() {
     });
 }
 
+/// A call that is answered, and the look of the engine at it.
+async fn answered_call(client: &mut TcpStream, endpoint: &mut TcpStream) {
+    let (call, answer) = ([1; 200], [2; 300]);
+    client.write_all(&call).await.unwrap();
+    endpoint.read_exact(&mut [0; 200]).await.unwrap();
+    endpoint.write_all(&answer).await.unwrap();
+    client.read_exact(&mut [0; 300]).await.unwrap();
+    advance(Duration::ZERO, old(0));
+}
+
+/// All that are older than `seconds`.
+fn old(seconds: u64) -> Wanted {
+    Wanted { max_age: Duration::from_secs(seconds), ..Wanted::default() }
+}
+
+/// All, at once.
+fn drained() -> Wanted {
+    Wanted { drained_by: Some(std::time::Instant::now()), ..Wanted::default() }
+}
+
+#[test]
+fn a_quiet_pair_gets_its_fins_and_no_later_call_reaches_the_endpoint() {
+    on_a_core(async {
+        let Carriage { mut client, mut endpoint, told, .. } = carriage(b"", 0, HOUR).await;
+        answered_call(&mut client, &mut endpoint).await;
+        advance(Duration::from_millis(900), drained());
+        advance(Duration::from_secs(1), drained());
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "the client's FIN");
+        // A call that was on its way: nobody can carry its answer, so it must not run.
+        client.write_all(&[3; 200]).await.unwrap();
+        assert_eq!(received(endpoint).await, b"");
+        drop(client);
+        let carried = end(&told).await;
+        assert_eq!((carried.end, carried.up, carried.down), (End::Quiet, 200, 300));
+    });
+}
+
+#[test]
+fn what_comes_until_the_last_moment_keeps_a_pair() {
+    on_a_core(async {
+        let Carriage { mut client, mut endpoint, told, .. } = carriage(b"", 0, HOUR).await;
+        answered_call(&mut client, &mut endpoint).await;
+        let due = ENGINE.with_borrow_mut(|engine| engine.due(drained(), 4));
+        assert_eq!(due.len(), 1);
+        // Since the counters were read, and not yet seen by the core.
+        client.write_all(&[3; 200]).await.unwrap();
+        ENGINE.with_borrow_mut(|engine| engine.leave(due[0], 4)).unwrap();
+        endpoint.read_exact(&mut [0; 200]).await.unwrap();
+        advance(Duration::from_secs(100), drained());
+        endpoint.write_all(&[2; 300]).await.unwrap();
+        client.read_exact(&mut [0; 300]).await.unwrap();
+        assert!(told.lock().unwrap().is_none(), "unanswered, it is not quiet");
+    });
+}
+
+#[test]
+fn far_ends_that_do_not_answer_a_fin_are_closed_soon() {
+    on_a_core(async {
+        let Carriage { mut client, mut endpoint, told, .. } = carriage(b"", 0, HOUR).await;
+        answered_call(&mut client, &mut endpoint).await;
+        advance(Duration::from_secs(1), drained());
+        advance(Duration::from_millis(1900), drained());
+        assert!(told.lock().unwrap().is_none());
+        advance(Duration::from_secs(2), drained());
+        assert_eq!(end(&told).await.end, End::Quiet);
+        drop((client, endpoint));
+    });
+}
+
+#[test]
+fn a_pair_is_closed_when_it_is_old_and_not_before() {
+    on_a_core(async {
+        let Carriage { mut client, mut endpoint, told, .. } = carriage(b"", 0, HOUR).await;
+        answered_call(&mut client, &mut endpoint).await;
+        advance(Duration::from_secs(89), old(100));
+        let leaving = |engine: &Engine| engine.tokens(|pair| pair.quiet.is_leaving());
+        assert!(ENGINE.with_borrow(leaving).is_empty());
+        advance(Duration::from_secs(111), old(100));
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        drop((client, endpoint));
+        assert_eq!(end(&told).await.end, End::Quiet);
+    });
+}
+
+#[test]
+fn a_herd_is_closed_over_the_time_and_who_may_not_leave_stays() {
+    on_a_core(async {
+        let mut herd = Vec::new();
+        for _ in 0..8 {
+            let mut carriage = carriage(b"", 0, HOUR).await;
+            answered_call(&mut carriage.client, &mut carriage.endpoint).await;
+            herd.push(carriage);
+        }
+        ENGINE.with_borrow_mut(|engine| engine.pairs[0].as_mut().unwrap().may_leave = false);
+        // Seven may go, in four looks besides those that the FINs take.
+        let by = std::time::Instant::now() + quiet::LOOK * 8;
+        let wanted = Wanted { drained_by: Some(by), ..Wanted::default() };
+        let due = ENGINE.with_borrow_mut(|engine| engine.due(wanted, 8));
+        assert!((2..=3).contains(&due.len()), "{due:?}");
+        let rest = ENGINE.with_borrow_mut(|engine| engine.due(drained(), 8));
+        assert_eq!(rest.len(), 7);
+        assert!(!rest.contains(&0));
+    });
+}
+
 #[test]
 fn the_stop_signal_ends_all_and_what_comes_after_it() {
     on_a_core(async {
         let Carriage { client, told, .. } = carriage(b"", 0, HOUR).await;
         let stop = CancellationToken::new();
         stop.cancel();
-        attend(stop).await;
+        attend(stop, Wanted::default).await;
         assert_eq!(end(&told).await.end, End::Stopped);
         assert_eq!(received(client).await, b"");
     });
@@ -284,7 +387,7 @@ fn the_endpoint_is_probed_once_the_connection_is_no_short_one() {
         let _carriage = carriage(b"", 0, HOUR).await;
         let probed = |now| {
             ENGINE.with_borrow_mut(|engine| {
-                assert!(engine.advance(now).is_empty());
+                assert!(engine.advance(now, 4 * now).0.is_empty());
                 let pair = engine.pairs[0].as_ref().unwrap();
                 socket2::SockRef::from(&pair.endpoint).keepalive().unwrap()
             })

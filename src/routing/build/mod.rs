@@ -116,6 +116,7 @@ impl Maker<'_> {
             candidates,
             absent,
             send_proxy: spec.send_proxy,
+            quiet_close: spec.quiet_close,
             dials: self.resolver.endpoints.dials(&spec.label),
         }
     }
@@ -134,6 +135,7 @@ impl Maker<'_> {
             candidates,
             absent,
             send_proxy: false,
+            quiet_close: true,
             // By endpoints, not by label: one dead endpoint must not use up the dials of every route in the file. No label has
             // a colon, as every endpoint does.
             dials: self.resolver.endpoints.dials(&written.join(" ")),

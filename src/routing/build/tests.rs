@@ -28,6 +28,7 @@ fn route(line: u32, names: &[&str], endpoints: &[&str]) -> RouteSpec {
         endpoints: endpoints.iter().map(endpoint).collect(),
         check: None,
         send_proxy: false,
+        quiet_close: true,
     }
 }
 
