@@ -10,6 +10,7 @@ pub mod background;
 pub mod cli;
 pub mod config;
 pub mod discovery;
+pub mod handover;
 pub mod health;
 pub mod model;
 pub mod policy;

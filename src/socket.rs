@@ -32,6 +32,41 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Has a listening socket take no new connections, while handshakes that have begun can end: their SYN is dropped, so that its
+/// sender tries again in a second (RFC 6298 §2.1), when the socket is closed or another process accepts from it.
+///
+/// Closing it at once would reset whoever has been answered and is not in the queue yet, for a round trip's time. Of all the sockets of an
+/// address none is left that the kernel could move these to (`net.ipv4.tcp_migrate_req`, off by default, does that within a group).
+/// `listen(2)` with a backlog of 0 still takes one connection, and `shutdown(2)` resets the queue.
+pub fn take_no_more(listener: &impl AsFd) -> io::Result<()> {
+    // Offset 13 of the TCP header, with which a segment begins here, has the flags (RFC 9293 §3.1).
+    let [flags, syn_and_ack, syn] = [13, 0x12, 0x02];
+    let instruction = |code, if_true, if_false, operand| {
+        socket2::SockFilter::new(code, if_true, if_false, operand)
+    };
+    // Opcodes of the classic BPF (linux/bpf_common.h): LD|B|ABS, ALU|AND|K, JMP|JEQ|K, RET|K.
+    SockRef::from(listener).attach_filter(&[
+        instruction(0x30, 0, 0, flags),
+        instruction(0x54, 0, 0, syn_and_ack),
+        instruction(0x15, 0, 1, syn),
+        instruction(0x06, 0, 0, 0),
+        instruction(0x06, 0, 0, u32::MAX),
+    ])
+}
+
+/// Takes back [`take_no_more`].
+pub fn take_more(listener: &impl AsFd) -> io::Result<()> {
+    SockRef::from(listener).detach_filter()
+}
+
+/// Takes a listening socket that another process has made: sets what [`listen`] would have set.
+pub fn adopt(listener: &TcpListener) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    keep_alive(listener)
+}
+
 /// Fails when a socket listens at the address already. `SO_REUSEPORT` would let two gateways of one user share it silently,
 /// each with half of the connections.
 pub fn ensure_free(address: SocketAddr) -> io::Result<()> {
@@ -139,6 +174,19 @@ mod tests {
         assert_eq!(ensure_free(address).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(first);
         assert!(ensure_free(address).is_ok());
+    }
+
+    #[test]
+    fn a_socket_that_takes_no_more_takes_more_when_told_so() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(100));
+        connect().unwrap();
+        take_no_more(&listener).unwrap();
+        assert_eq!(connect().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        take_more(&listener).unwrap();
+        // As long as any machine needs: a SYN that was dropped is sent again.
+        TcpStream::connect(address).unwrap();
     }
 
     #[test]

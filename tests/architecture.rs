@@ -35,6 +35,7 @@ const TABLE: &[Row] = &[
     ("shutdown", May::Only(&[])),
     ("background", May::Only(&[])),
     ("socket", May::Only(&[])),
+    ("handover", May::Only(&[])),
     ("reactor", May::Only(&[])),
     ("policy", May::Only(&[&["model"]])),
     ("config", May::Only(&[WORDS])),

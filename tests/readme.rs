@@ -90,7 +90,11 @@ impl Folder {
         let admin = self.admin();
         match words[..] {
             ["run", "--config", "strait.yaml"] => {
-                self.gateway = Some(self.start());
+                self.gateway = Some(self.start(&[]));
+                String::new()
+            }
+            ["run", "--config", "strait.yaml", "--handover", socket] => {
+                self.upgrade(socket);
                 String::new()
             }
             ["demo"] => succeeded(&self.strait(&["demo", "--calls", "3"])),
@@ -102,9 +106,9 @@ impl Folder {
     }
 
     /// Starts a gateway and waits until it answers.
-    fn start(&self) -> Gateway {
+    fn start(&self, more: &[&str]) -> Gateway {
         let log = self.path("log");
-        let mut command = self.command(&["run", "--config", MOVED]);
+        let mut command = self.command(&[&["run", "--config", MOVED], more].concat());
         command.stderr(File::create(&log).expect("a file can be written"));
         let gateway = Gateway(command.stdout(Stdio::null()).spawn().expect("strait starts"));
         let end = Instant::now() + START;
@@ -113,6 +117,19 @@ impl Folder {
             thread::sleep(Duration::from_millis(50));
         }
         gateway
+    }
+
+    /// Runs the command twice: the second process takes over from the first.
+    fn upgrade(&mut self, socket: &str) {
+        self.gateway = None;
+        let mut old = self.start(&["--handover", socket]);
+        let end = Instant::now() + START;
+        while !self.path(socket).exists() {
+            assert!(Instant::now() < end, "nobody can take over");
+            thread::sleep(Duration::from_millis(50));
+        }
+        self.gateway = Some(self.start(&["--handover", socket]));
+        assert!(old.0.wait().expect("the old gateway ends").success());
     }
 
     fn strait(&self, words: &[&str]) -> Output {

@@ -3,9 +3,12 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, fchmod};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -32,6 +35,15 @@ pub(super) enum Bound {
 pub(super) struct SocketFile {
     path: PathBuf,
     inode: u64,
+    /// Another process listens on it from now on.
+    given: Arc<AtomicBool>,
+}
+
+/// A copy of a listener's socket, for another process.
+#[derive(Debug)]
+pub struct Copy {
+    socket: OwnedFd,
+    given: Arc<AtomicBool>,
 }
 
 impl AdminListener {
@@ -55,8 +67,33 @@ impl AdminListener {
         fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
-        let file = SocketFile { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() };
-        Ok(Self(Bound::Unix(UnixListener::from(socket), file)))
+        Ok(Self(Bound::Unix(UnixListener::from(socket), SocketFile::at(path)?)))
+    }
+
+    /// Takes over the socket of another process that listens on an address.
+    pub fn inherited_tcp(socket: OwnedFd) -> io::Result<Self> {
+        let listener = TcpListener::from(socket);
+        socket::adopt(&listener)?;
+        Ok(Self(Bound::Tcp(listener)))
+    }
+
+    /// Takes over the socket of another process that listens on a file, and the file.
+    pub fn inherited_unix(socket: OwnedFd, path: &Path) -> io::Result<Self> {
+        let listener = UnixListener::from(socket);
+        listener.set_nonblocking(true)?;
+        Ok(Self(Bound::Unix(listener, SocketFile::at(path)?)))
+    }
+
+    /// A copy for another process. As long as it lives, the socket listens.
+    pub fn copy(&self) -> io::Result<Copy> {
+        match &self.0 {
+            Bound::Tcp(listener) => {
+                Ok(Copy { socket: listener.try_clone()?.into(), given: Arc::default() })
+            }
+            Bound::Unix(listener, file) => {
+                Ok(Copy { socket: listener.try_clone()?.into(), given: Arc::clone(&file.given) })
+            }
+        }
     }
 
     /// The TCP address as bound.
@@ -73,8 +110,30 @@ impl AdminListener {
     }
 }
 
+impl Copy {
+    /// A descriptor to be passed on.
+    pub fn socket(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+
+    /// The other process serves now: the socket file, if there is one, is its.
+    pub fn given(&self) {
+        self.given.store(true, Ordering::Release);
+    }
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        let inode = fs::symlink_metadata(path)?.ino();
+        Ok(Self { path: path.to_owned(), inode, given: Arc::default() })
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.given.load(Ordering::Acquire) {
+            return;
+        }
         if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
             // Nothing can be done about a file that stays: the next start finds it stale.
             let _ = fs::remove_file(&self.path);

@@ -16,9 +16,9 @@ use crate::discovery::dns;
 use crate::routing::build::OwnListeners;
 use crate::socket;
 
-use super::Parts;
 use super::offline::problems;
 use super::surroundings::{BindError, Surroundings};
+use super::{Parts, service};
 
 /// What is known of the configuration, for status.
 #[derive(Debug, Default, Clone)]
@@ -56,6 +56,7 @@ impl Control {
         stop: CancellationToken,
     ) {
         while let Some(Some(change)) = stop.run_until_cancelled(news.recv()).await {
+            service::reloading();
             let outcome = match change {
                 Ok(loaded) => self.apply(loaded).await,
                 Err(problems) => Err(problems),
@@ -63,6 +64,7 @@ impl Control {
             if let Err(problems) = outcome {
                 self.reject(problems);
             }
+            service::ready(self.parts.live.load().table.len());
         }
     }
 

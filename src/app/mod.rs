@@ -4,10 +4,12 @@ mod answers;
 mod control;
 mod offline;
 mod readiness;
+mod service;
+mod succession;
 mod surroundings;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
@@ -19,9 +21,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::admin::listener::Copy;
 use crate::admin::status::ListenerStatus;
 use crate::config::{Problem, Settings};
 use crate::discovery::{aggregate, dns, file};
+use crate::handover::{Kind, Offer};
 use crate::health::Probes;
 use crate::proxy::{Proxy, Shared};
 use crate::routing::live::Live;
@@ -30,6 +34,7 @@ use crate::telemetry::refusals::Refusals;
 
 use control::{Configuration, Control};
 use readiness::Readiness;
+use succession::Inheritance;
 use surroundings::Surroundings;
 
 pub use offline::{Offline, offline};
@@ -41,6 +46,8 @@ pub struct Options {
     pub config: PathBuf,
     /// Number of data threads, at least 1.
     pub cores: usize,
+    /// A socket file: the gateway that offers its listeners there is relieved, and a successor may ask there.
+    pub handover: Option<PathBuf>,
 }
 
 /// Why a gateway did not start.
@@ -73,10 +80,18 @@ struct Parts {
     proxy: Proxy,
     sources: aggregate::Handle<Settings>,
     readiness: Readiness,
+    /// Cancelled when this process may accept.
+    opened: CancellationToken,
+    /// Cancelled when another process accepts.
+    relieved: CancellationToken,
+    offer: Mutex<Option<Offer>>,
     configuration: Mutex<Configuration>,
     refusals: Arc<Refusals>,
     /// Listeners around the data path, for status.
     around: Mutex<Vec<ListenerStatus>>,
+    /// Their sockets, for a successor, and what ends them.
+    copies: Mutex<Vec<(Kind, String, Arc<Copy>)>>,
+    around_stop: CancellationToken,
     /// Where the admin API answers, as `--admin` takes it.
     admin: Mutex<String>,
 }
@@ -84,10 +99,26 @@ struct Parts {
 impl Gateway {
     /// Starts a gateway and waits until its first configuration is in force and its listeners accept.
     pub async fn start(options: Options) -> Result<Self, StartError> {
+        Self::start_on(options, Vec::new()).await
+    }
+
+    /// Starts with listening sockets that a service manager has bound: an ingress listener with the address of one takes it.
+    ///
+    /// With these or those of a running gateway its listeners accept only once it is ready; what comes before waits in their queues.
+    pub async fn start_on(
+        options: Options,
+        activated: Vec<TcpListener>,
+    ) -> Result<Self, StartError> {
+        let inherited = Inheritance::collect(options.handover.as_deref(), activated).await?;
         let stop = CancellationToken::new();
         // Dropped on every early return: whatever has been started by then ends.
         let unfinished = stop.clone().drop_guard();
-        let parts = Parts::new(options, &stop)?;
+        let opened = CancellationToken::new();
+        if inherited.is_empty() {
+            opened.cancel();
+        }
+        let parts = Parts::new(options, &stop, opened.clone())?;
+        parts.proxy.inherit(inherited.ingress);
         let reload = Arc::new(Notify::new());
         let (changes, mut news) = mpsc::channel(1);
         tokio::spawn(file::watch(
@@ -100,14 +131,19 @@ impl Gateway {
             .recv()
             .await
             .ok_or_else(|| io::Error::other("the configuration's watcher ended"))?;
-        let surroundings = Surroundings::new(answers::answers(&parts), stop.clone());
+        let (answers, ends) = (answers::answers(&parts), parts.around_stop.clone());
+        let surroundings = Surroundings::new(answers, ends, opened, inherited.around);
         let dns = watch::Sender::default();
         let mut control = Control::new(Arc::clone(&parts), surroundings, dns.clone());
         control.apply(first.map_err(StartError::Config)?).await.map_err(StartError::Config)?;
+        let unwanted = parts.proxy.forget_inherited();
+        if !unwanted.is_empty() {
+            warn!(addresses = ?unwanted, "these listeners were passed on, and the configuration has none of them");
+        }
         parts.sources.expect(dns::SOURCE);
         let (names, updates) = (parts.sources.hosts(), parts.sources.updates());
         tokio::spawn(dns::watch(dns.subscribe(), names, updates, stop.clone()));
-        tokio::spawn(readiness::when_sources_have_spoken(Arc::clone(&parts), stop.clone()));
+        tokio::spawn(succession::begin(Arc::clone(&parts), inherited.predecessor, stop.clone()));
         let control = tokio::spawn(control.run(news, stop.clone()));
         let gateway = Self { parts, reload, stop: unfinished.disarm(), control };
         gateway.observe_log(|| 0);
@@ -145,10 +181,28 @@ impl Gateway {
     pub async fn drain(&self) {
         let limits = self.parts.live.load().settings.limits;
         self.parts.readiness.drain();
+        service::stopping(self.parts.proxy.open_connections());
         info!(delay = ?limits.drain_delay, timeout = ?limits.drain_timeout, "stopping: no longer ready");
         tokio::time::sleep(limits.drain_delay).await;
         self.parts.proxy.stop_accepting();
         info!(connections = self.parts.proxy.open_connections(), "stopping: accepting nothing new");
+        self.let_end().await;
+    }
+
+    /// Waits until another process accepts instead of this one.
+    pub async fn relieved(&self) {
+        self.parts.relieved.cancelled().await;
+    }
+
+    /// What is left to do once relieved: connections that live may end within `drainTimeout`.
+    pub async fn retire(&self) {
+        self.parts.readiness.drain();
+        self.let_end().await;
+    }
+
+    /// Closes connections between calls until none is left, or `drainTimeout` is over.
+    async fn let_end(&self) {
+        let limits = self.parts.live.load().settings.limits;
         self.parts.proxy.close_quiet_ones(Instant::now() + limits.drain_timeout);
         if timeout(limits.drain_timeout, self.parts.proxy.drained()).await.is_err() {
             warn!(
@@ -161,6 +215,7 @@ impl Gateway {
     /// Ends at once: open connections are closed.
     pub async fn stop(self) {
         self.parts.readiness.drain();
+        drop(self.parts.offer.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.parts.proxy.cut();
         self.parts.proxy.drained().await;
         self.stop.cancel();
@@ -170,18 +225,28 @@ impl Gateway {
 }
 
 impl Parts {
-    fn new(options: Options, stop: &CancellationToken) -> io::Result<Arc<Self>> {
+    fn new(
+        options: Options,
+        stop: &CancellationToken,
+        opened: CancellationToken,
+    ) -> io::Result<Arc<Self>> {
         let live = Arc::new(Live::new(Arc::new(Settings::default())));
         let (metrics, refusals) = (Arc::new(Metrics::new()), Arc::new(Refusals::default()));
         let shared = Shared::new(Arc::clone(&live), Arc::clone(&metrics), Arc::clone(&refusals));
+        let shared = shared.closed_until(opened.clone());
         let probes = Probes::new(Handle::current());
         Ok(Arc::new(Self {
             started: SystemTime::now(),
             proxy: Proxy::start(options.cores, Arc::new(shared))?,
             sources: aggregate::start(Arc::clone(&live), published(&metrics, probes), stop.clone()),
             readiness: Readiness::default(),
+            opened,
+            relieved: CancellationToken::new(),
+            offer: Mutex::default(),
             configuration: Mutex::default(),
             around: Mutex::default(),
+            copies: Mutex::default(),
+            around_stop: stop.child_token(),
             admin: Mutex::default(),
             options,
             live,
@@ -193,6 +258,7 @@ impl Parts {
     /// Notes which listeners there are around the data path.
     fn listening(&self, surroundings: &Surroundings) {
         *self.around.lock().unwrap_or_else(PoisonError::into_inner) = surroundings.status();
+        *self.copies.lock().unwrap_or_else(PoisonError::into_inner) = surroundings.copies();
         if let Some(url) = surroundings.admin_url() {
             *self.admin.lock().unwrap_or_else(PoisonError::into_inner) = url;
         }

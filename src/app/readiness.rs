@@ -1,6 +1,5 @@
 //! Whether traffic should come here: not before the sources have spoken, not once the gateway stops.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -44,11 +43,11 @@ impl Readiness {
     }
 }
 
-/// Makes the gateway ready once every source has spoken, or the deadline has passed.
-pub(super) async fn when_sources_have_spoken(parts: Arc<Parts>, stop: CancellationToken) {
+/// Makes the gateway ready once every source has spoken, or the deadline has passed. False: it was stopped before.
+pub(super) async fn when_sources_have_spoken(parts: &Parts, stop: &CancellationToken) -> bool {
     let spoken = timeout(SOURCES_DEADLINE, parts.sources.settled());
     match stop.run_until_cancelled(spoken).await {
-        None => return,
+        None => return false,
         Some(Ok(())) => {}
         Some(Err(_)) => {
             let silent = parts.sources.sources().into_iter().filter(|source| !source.spoken);
@@ -58,6 +57,7 @@ pub(super) async fn when_sources_have_spoken(parts: Arc<Parts>, stop: Cancellati
     }
     parts.readiness.settled.store(true, Ordering::Release);
     info!("ready");
+    true
 }
 
 #[cfg(test)]
@@ -69,12 +69,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_source_that_never_speaks_keeps_a_gateway_out_for_ten_seconds() {
         let stop = CancellationToken::new();
-        let options = Options { config: "strait.yaml".into(), cores: 1 };
-        let parts = Parts::new(options, &stop).unwrap();
+        let options = Options { config: "strait.yaml".into(), cores: 1, handover: None };
+        let parts = Parts::new(options, &stop, CancellationToken::new()).unwrap();
         parts.sources.expect("dns");
         let start = Instant::now();
         assert!(parts.readiness.check().unwrap_err().contains("not every source has spoken"));
-        when_sources_have_spoken(Arc::clone(&parts), stop.clone()).await;
+        assert!(when_sources_have_spoken(&parts, &stop).await);
         assert_eq!(start.elapsed(), SOURCES_DEADLINE);
         assert_eq!(parts.readiness.check(), Ok(()));
         parts.readiness.drain();

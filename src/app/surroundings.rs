@@ -3,20 +3,26 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info};
 
-use crate::admin::listener::AdminListener;
+use crate::admin::listener::{AdminListener, Copy};
 use crate::admin::status::ListenerStatus;
 use crate::admin::{self, Answers, Scope};
 use crate::config::{AdminAddress, Listeners};
+use crate::handover::{Kind, Passed};
 
 /// The listeners around the data path.
 pub(super) struct Surroundings {
     answers: Arc<Answers>,
     stop: CancellationToken,
+    /// Nothing is answered before it is cancelled.
+    opened: CancellationToken,
+    /// Sockets of a predecessor, until the first listeners have taken theirs.
+    inherited: Vec<Passed>,
     admin: Option<Running>,
     metrics: Option<Running>,
 }
@@ -25,6 +31,8 @@ pub(super) struct Surroundings {
 struct Running {
     written: AdminAddress,
     bound: Option<SocketAddr>,
+    /// For a successor.
+    copy: Arc<Copy>,
     /// Ends the listener when it is dropped.
     _stop: DropGuard,
 }
@@ -41,7 +49,7 @@ enum Change {
     /// No such listener from now on.
     Remove,
     /// Another address.
-    Replace(AdminAddress, AdminListener),
+    Replace(AdminAddress, AdminListener, Arc<Copy>),
 }
 
 /// An address that cannot be listened at.
@@ -59,20 +67,34 @@ impl BindError {
 }
 
 impl Surroundings {
-    pub(super) fn new(answers: Arc<Answers>, stop: CancellationToken) -> Self {
-        Self { answers, stop, admin: None, metrics: None }
+    pub(super) fn new(
+        answers: Arc<Answers>,
+        stop: CancellationToken,
+        opened: CancellationToken,
+        inherited: Vec<Passed>,
+    ) -> Self {
+        Self { answers, stop, opened, inherited, admin: None, metrics: None }
     }
 
     /// Binds what is new. `leaving` are addresses that this gateway gives up in the same change.
     pub(super) fn prepare(
-        &self,
+        &mut self,
         listeners: &Listeners,
         leaving: &[SocketAddr],
     ) -> Result<Prepared, BindError> {
         let metrics = listeners.metrics.map(AdminAddress::Tcp);
+        let mut inherited = std::mem::take(&mut self.inherited);
+        let mut socket = |kind, wanted: Option<&AdminAddress>| {
+            let address = Written(wanted?.clone()).to_string();
+            let is_it = |passed: &mut Passed| passed.kind == kind && passed.address == address;
+            inherited.extract_if(.., is_it).next()?.sockets.pop()
+        };
+        let sockets =
+            [socket(Kind::Admin, Some(&listeners.admin)), socket(Kind::Metrics, metrics.as_ref())];
+        let [admin_socket, metrics_socket] = sockets;
         Ok(Prepared {
-            admin: prepare(self.admin.as_ref(), Some(&listeners.admin), leaving)?,
-            metrics: prepare(self.metrics.as_ref(), metrics.as_ref(), leaving)?,
+            admin: prepare(self.admin.as_ref(), Some(&listeners.admin), admin_socket, leaving)?,
+            metrics: prepare(self.metrics.as_ref(), metrics.as_ref(), metrics_socket, leaving)?,
         })
     }
 
@@ -87,9 +109,25 @@ impl Surroundings {
 
     /// Serves on what was bound; what is gone from the configuration stops.
     pub(super) fn commit(&mut self, prepared: Prepared) {
-        let Self { answers, stop, admin, metrics } = self;
-        commit(admin, prepared.admin, Scope::Admin, answers, stop);
-        commit(metrics, prepared.metrics, Scope::Probes, answers, stop);
+        let Self { answers, stop, opened, admin, metrics, .. } = self;
+        let serve = |listener, scope, stop| {
+            let (answers, opened) = (Arc::clone(answers), opened.clone());
+            tokio::spawn(serve(listener, scope, answers, opened, stop));
+        };
+        commit(admin, prepared.admin, Scope::Admin, stop, &serve);
+        commit(metrics, prepared.metrics, Scope::Probes, stop, &serve);
+    }
+
+    /// Copies of the sockets, for a successor.
+    pub(super) fn copies(&self) -> Vec<(Kind, String, Arc<Copy>)> {
+        let kinds = [(Kind::Admin, &self.admin), (Kind::Metrics, &self.metrics)];
+        let running =
+            kinds.into_iter().filter_map(|(kind, running)| Some((kind, running.as_ref()?)));
+        running
+            .map(|(kind, running)| {
+                (kind, Written(running.written.clone()).to_string(), Arc::clone(&running.copy))
+            })
+            .collect()
     }
 
     /// What there is, for status.
@@ -128,7 +166,7 @@ impl Change {
         match self {
             Self::Keep(bound) => *bound,
             Self::Remove => None,
-            Self::Replace(_, listener) => listener.address(),
+            Self::Replace(_, listener, _) => listener.address(),
         }
     }
 }
@@ -149,6 +187,7 @@ impl fmt::Display for Written {
 fn prepare(
     running: Option<&Running>,
     wanted: Option<&AdminAddress>,
+    inherited: Option<OwnedFd>,
     leaving: &[SocketAddr],
 ) -> Result<Change, BindError> {
     match (running, wanted) {
@@ -156,17 +195,26 @@ fn prepare(
         (Some(running), Some(wanted)) if running.written == *wanted => {
             Ok(Change::Keep(running.bound))
         }
-        (_, Some(wanted)) => match bind(wanted, leaving) {
-            Ok(listener) => Ok(Change::Replace(wanted.clone(), listener)),
-            Err(error) => Err(BindError { address: Written(wanted.clone()), error }),
-        },
+        (_, Some(wanted)) => {
+            let listener = bind(wanted, inherited, leaving);
+            match listener.and_then(|listener| Ok((Arc::new(listener.copy()?), listener))) {
+                Ok((copy, listener)) => Ok(Change::Replace(wanted.clone(), listener, copy)),
+                Err(error) => Err(BindError { address: Written(wanted.clone()), error }),
+            }
+        }
     }
 }
 
-fn bind(address: &AdminAddress, leaving: &[SocketAddr]) -> io::Result<AdminListener> {
-    match address {
-        AdminAddress::Tcp(address) => AdminListener::tcp(*address, leaving),
-        AdminAddress::Unix(path) => AdminListener::unix(path),
+fn bind(
+    address: &AdminAddress,
+    inherited: Option<OwnedFd>,
+    leaving: &[SocketAddr],
+) -> io::Result<AdminListener> {
+    match (address, inherited) {
+        (AdminAddress::Tcp(_), Some(socket)) => AdminListener::inherited_tcp(socket),
+        (AdminAddress::Unix(path), Some(socket)) => AdminListener::inherited_unix(socket, path),
+        (AdminAddress::Tcp(address), None) => AdminListener::tcp(*address, leaving),
+        (AdminAddress::Unix(path), None) => AdminListener::unix(path),
     }
 }
 
@@ -174,23 +222,34 @@ fn commit(
     place: &mut Option<Running>,
     change: Change,
     scope: Scope,
-    answers: &Arc<Answers>,
     stop: &CancellationToken,
+    serve: &impl Fn(AdminListener, Scope, CancellationToken),
 ) {
     match change {
         Change::Keep(_) => {}
         Change::Remove => *place = None,
-        Change::Replace(written, listener) => {
-            let (answers, stop) = (Arc::clone(answers), stop.child_token());
+        Change::Replace(written, listener, copy) => {
+            let stop = stop.child_token();
             let bound = listener.address();
             info!(address = %Written(written.clone()), bound = bound.map(tracing::field::display), ?scope, "listening");
-            let serving = admin::serve(listener, scope, answers, stop.clone());
-            tokio::spawn(async move {
-                if let Err(error) = serving.await {
-                    error!(?scope, %error, "the listener ended");
-                }
-            });
-            *place = Some(Running { written, bound, _stop: stop.drop_guard() });
+            serve(listener, scope, stop.clone());
+            *place = Some(Running { written, bound, copy, _stop: stop.drop_guard() });
         }
+    }
+}
+
+/// Serves once it is this process's turn, until `stop`.
+async fn serve(
+    listener: AdminListener,
+    scope: Scope,
+    answers: Arc<Answers>,
+    opened: CancellationToken,
+    stop: CancellationToken,
+) {
+    if stop.run_until_cancelled(opened.cancelled()).await.is_none() {
+        return;
+    }
+    if let Err(error) = admin::serve(listener, scope, answers, stop).await {
+        error!(?scope, %error, "the listener ended");
     }
 }

@@ -63,8 +63,10 @@ enum Command {
 #[command(after_help = "\
 Example:
   strait run --config config/strait.yaml
+  strait run --config config/strait.yaml --handover /run/strait/handover.sock
 
 Reads the configuration again when it changes and on SIGHUP. SIGTERM and SIGINT end it in good order, a second one at once.
+With --handover the same command upgrades: a running gateway passes its listeners on and ends once its connections have.
 STRAIT_LOG sets what is logged: info, debug, info,strait::proxy=debug.
 
 Exit codes:
@@ -75,6 +77,10 @@ pub struct RunArguments {
     /// A file, or a directory of them
     #[arg(long, value_name = "PATH", default_value = "config/strait.yaml")]
     pub config: PathBuf,
+
+    /// Takes over the listeners of the gateway that runs with the same socket, and lets a later one take over these
+    #[arg(long, value_name = "SOCKET")]
+    pub handover: Option<PathBuf>,
 }
 
 /// How long the demo goes on.

@@ -1,33 +1,49 @@
 //! `strait run`: a gateway until a signal ends it.
 
 use std::io;
-use std::path::PathBuf;
+use std::net::TcpListener;
 use std::thread::available_parallelism;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 
+use listenfd::ListenFd;
+
 use crate::app::{Gateway, Options, StartError};
 
-/// Runs a gateway until SIGTERM or SIGINT; SIGHUP reads the configuration again, a second SIGTERM or SIGINT ends at once.
+use super::RunArguments;
+
+/// Runs a gateway until SIGTERM or SIGINT, or until another one has taken over; SIGHUP reads the configuration again, a second SIGTERM or SIGINT ends at once.
 pub(super) async fn run(
-    config: PathBuf,
+    arguments: RunArguments,
     dropped_lines: impl Fn() -> u64 + Send + Sync + 'static,
 ) -> Result<(), StartError> {
     let mut signals = Signals::new()?;
     raise_descriptor_limit();
     // As many data threads as the process may use: a container's CPU limit counts.
     let cores = available_parallelism().map_or(1, usize::from);
-    let gateway = Gateway::start(Options { config, cores }).await?;
+    let RunArguments { config, handover } = arguments;
+    let gateway = Gateway::start_on(Options { config, cores, handover }, activated()?).await?;
     gateway.observe_log(dropped_lines);
-    signals.until_stop(&gateway).await;
+    let relieved = tokio::select! {
+        () = signals.until_stop(&gateway) => false,
+        () = gateway.relieved() => true,
+    };
+    let end = async { if relieved { gateway.retire().await } else { gateway.drain().await } };
     tokio::select! {
-        () = gateway.drain() => {}
-        () = signals.until_stop(&gateway) => info!("stopping: a second signal, at once"),
+        () = end => {}
+        () = signals.until_stop(&gateway) => info!("stopping: a signal while stopping, at once"),
     }
     gateway.stop().await;
     Ok(())
+}
+
+/// Listening sockets of a service manager that has bound them (`sd_listen_fds(3)`).
+fn activated() -> io::Result<Vec<TcpListener>> {
+    let mut passed = ListenFd::from_env();
+    let sockets = (0..passed.len()).map(|at| passed.take_tcp_listener(at));
+    sockets.filter_map(io::Result::transpose).collect()
 }
 
 /// A connection takes two descriptors. The soft limit, 1,024 as a rule, is that low for programs that call `select(2)`; nothing

@@ -23,8 +23,7 @@ impl Work for Real {
         let logging = Logging::start();
         // The control side needs one thread: the data threads have runtimes of their own.
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let ran =
-            runtime.block_on(run::run(arguments.config.clone(), logging.dropped_lines_counter()));
+        let ran = runtime.block_on(run::run(arguments.clone(), logging.dropped_lines_counter()));
         // A build of a large table that is still under way is not waited for.
         runtime.shutdown_background();
         drop(logging);

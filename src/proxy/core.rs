@@ -4,8 +4,10 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +19,11 @@ use crate::socket;
 use super::Shared;
 use super::admission::Usage;
 use super::engine;
+use super::inherited::Inherited;
 use super::listener::{Listening, accept};
+
+/// So long sockets of a listener that went may listen: until handshakes have ended, on a loaded machine.
+const LINGERING: Duration = Duration::from_secs(5);
 
 /// The running data path.
 ///
@@ -28,6 +34,9 @@ pub struct Proxy {
     shared: Arc<Shared>,
     threads: Vec<Thread>,
     listeners: Mutex<Vec<Listed>>,
+    inherited: Inherited,
+    /// Where listeners were that went, and when: for a moment their sockets still listen.
+    gone: Mutex<Vec<(SocketAddr, Instant)>>,
     /// Ends the threads.
     ended: CancellationToken,
 }
@@ -63,6 +72,8 @@ struct Listed {
     ingress: Ingress,
     bound: SocketAddr,
     listening: Arc<Listening>,
+    /// Copies of the sockets that its loops accept from, for a successor. As long as one lives, the socket listens: they go first.
+    copies: Vec<TcpListener>,
 }
 
 /// What becomes of one of the wanted listeners.
@@ -70,8 +81,17 @@ struct Listed {
 enum Step {
     /// It is there, at this place of the list.
     Keep(usize),
-    /// It is bound, one socket a core, and waits for its accept loops.
-    Open(SocketAddr, Vec<TcpListener>),
+    /// It is bound, at least one socket a core, each with a copy, and waits for its accept loops.
+    Open(Bound),
+}
+
+/// The sockets of a new listener.
+#[derive(Debug)]
+struct Bound {
+    address: SocketAddr,
+    /// Some are of another process.
+    inherited: bool,
+    sockets: Vec<[TcpListener; 2]>,
 }
 
 /// Wanted listeners of which the new ones are bound, not yet at work. Dropping it closes those again.
@@ -103,11 +123,32 @@ impl Proxy {
     pub(super) fn start_as(form: Form, cores: usize, shared: Arc<Shared>) -> io::Result<Self> {
         let (ended, listeners) = (CancellationToken::new(), Mutex::default());
         // Made before the first thread: dropped with an error, it ends those that did start.
-        let mut proxy = Self { shared, threads: Vec::new(), listeners, ended };
+        let (inherited, gone) = (Inherited::default(), Mutex::default());
+        let mut proxy = Self { shared, threads: Vec::new(), listeners, inherited, gone, ended };
         for number in 0..cores.max(1) {
             proxy.threads.push(Thread::start(form, number, &proxy.shared, &proxy.ended)?);
         }
         Ok(proxy)
+    }
+
+    /// Gives it listening sockets that another process has bound, with the addresses that they are for: listeners with these take
+    /// them instead of binding their own, all of them however many there are.
+    pub fn inherit(&self, sockets: Vec<(SocketAddr, TcpListener)>) {
+        self.inherited.add(sockets);
+    }
+
+    /// Closes inherited sockets that no listener wanted; their addresses.
+    pub fn forget_inherited(&self) -> Vec<SocketAddr> {
+        self.inherited.forget()
+    }
+
+    /// Copies of all listening sockets, with the address as configured.
+    pub fn copies(&self) -> io::Result<Vec<(SocketAddr, Vec<TcpListener>)>> {
+        let copy = |listed: &Listed| {
+            let copies = listed.copies.iter().map(TcpListener::try_clone);
+            Ok((listed.ingress.address, copies.collect::<io::Result<_>>()?))
+        };
+        self.listed().iter().map(copy).collect()
     }
 
     /// Binds what is new among the wanted listeners: all of it or, when one cannot be bound, nothing. Only [`commit`](Self::commit)
@@ -123,7 +164,7 @@ impl Proxy {
         let place = |(step, ingress): (Step, &Ingress)| {
             let bound = match &step {
                 Step::Keep(at) => listed.get(*at).map_or(ingress.address, |kept| kept.bound),
-                Step::Open(bound, _) => *bound,
+                Step::Open(bound) => bound.address,
             };
             (ingress.clone(), bound, step)
         };
@@ -135,15 +176,16 @@ impl Proxy {
     pub fn commit(&self, prepared: Prepared) {
         let mut listed = self.listed();
         let mut old: Vec<_> = mem::take(&mut *listed).into_iter().map(Some).collect();
-        for (ingress, bound, step) in prepared.0 {
+        for (ingress, _, step) in prepared.0 {
             listed.extend(match step {
                 Step::Keep(at) => {
                     old.get_mut(at).and_then(Option::take).map(|kept| kept.changed(&ingress))
                 }
-                Step::Open(_, listeners) => Some(self.open(&ingress, bound, listeners)),
+                Step::Open(bound) => Some(self.open(&ingress, bound)),
             });
         }
         for removed in old.into_iter().flatten() {
+            self.gone().push((removed.bound, Instant::now()));
             removed.listening.stop.cancel();
         }
         self.shared.admission.descriptors.refresh();
@@ -193,8 +235,17 @@ impl Proxy {
         self.shared.ids.made()
     }
 
+    /// Another process accepts from the same sockets from now on: stops to accept from them, and leaves them open for it.
+    pub fn give_listeners(&self) {
+        self.shared.given.store(true, Ordering::Release);
+        self.stop_accepting();
+    }
+
     /// Closes all listeners; connections live on.
     pub fn stop_accepting(&self) {
+        for listed in self.listed().iter_mut() {
+            listed.copies.clear();
+        }
         self.shared.shutdown.stop_accepting();
     }
 
@@ -204,7 +255,7 @@ impl Proxy {
     }
 
     /// Closes connections between two calls, spread over the time until `by`; what is never quiet lives on.
-    pub fn close_quiet_ones(&self, by: std::time::Instant) {
+    pub fn close_quiet_ones(&self, by: Instant) {
         // Set once: a later one is another drain of the same gateway, which there is not.
         let _ = self.shared.drained_by.set(by);
     }
@@ -212,6 +263,10 @@ impl Proxy {
     /// Closes everything that still lives.
     pub fn cut(&self) {
         self.shared.shutdown.cut();
+    }
+
+    fn gone(&self) -> MutexGuard<'_, Vec<(SocketAddr, Instant)>> {
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn listed(&self) -> MutexGuard<'_, Vec<Listed>> {
@@ -227,6 +282,9 @@ impl Proxy {
     ) -> Result<Vec<Step>, ApplyError> {
         let mut steps: Vec<Step> = Vec::with_capacity(wanted.len());
         let mut own: Vec<SocketAddr> = listed.iter().map(|listed| listed.bound).collect();
+        self.gone().retain(|(_, since)| since.elapsed() < LINGERING);
+        let gone: Vec<_> = self.gone().iter().map(|(address, _)| *address).collect();
+        let leaving = [leaving, &gone].concat();
         for ingress in wanted {
             let address = ingress.address;
             let taken =
@@ -236,18 +294,18 @@ impl Proxy {
             let step = match there.find(|&(at, _)| !taken(at)) {
                 Some((at, _)) => Step::Keep(at),
                 None => self
-                    .listen(address, &own, leaving)
+                    .listen(address, &own, &leaving)
                     .map_err(|error| ApplyError { address, error })?,
             };
-            if let Step::Open(bound, _) = &step {
-                own.push(*bound);
+            if let Step::Open(bound) = &step {
+                own.push(bound.address);
             }
             steps.push(step);
         }
         Ok(steps)
     }
 
-    /// Binds one socket for each core. `own` is what this gateway listens at: an address that overlaps with one of those, such
+    /// Takes what was inherited for the address, or binds one socket for each core. `own` is what this gateway listens at: an address that overlaps with one of those, such
     /// as all addresses instead of one, can be bound beside it; beside a stranger's it must not be.
     fn listen(
         &self,
@@ -258,29 +316,45 @@ impl Proxy {
         if own.contains(&address) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        if own.iter().chain(leaving).all(|own| own.port() != address.port()) {
+        let mut listeners = self.inherited.take(address)?;
+        let inherited = !listeners.is_empty();
+        let strangers = own.iter().chain(leaving).all(|own| own.port() != address.port());
+        if !inherited && strangers {
             socket::ensure_free(address)?;
         }
-        let mut bound = address;
-        let mut listeners = Vec::with_capacity(self.threads.len());
-        for _ in &self.threads {
-            let listener = socket::listen(bound)?;
-            bound = listener.local_addr()?;
+        let mut address = listeners.first().map_or(Ok(address), TcpListener::local_addr)?;
+        // Beside inherited ones too, where this process has more cores.
+        while listeners.len() < self.threads.len() {
+            let listener = match (socket::listen(address), listeners.first()) {
+                // A service manager's socket shares its address with no other unless it was told to: cores share the socket.
+                (Err(error), Some(first)) if error.kind() == io::ErrorKind::AddrInUse => {
+                    first.try_clone()?
+                }
+                (listener, _) => listener?,
+            };
+            address = listener.local_addr()?;
             listeners.push(listener);
         }
-        Ok(Step::Open(bound, listeners))
+        let copied = listeners.into_iter().map(|listener| Ok([listener.try_clone()?, listener]));
+        let sockets = copied.collect::<io::Result<_>>()?;
+        Ok(Step::Open(Bound { address, inherited, sockets }))
     }
 
     /// Starts to accept.
-    fn open(&self, ingress: &Ingress, bound: SocketAddr, listeners: Vec<TcpListener>) -> Listed {
+    fn open(&self, ingress: &Ingress, bound: Bound) -> Listed {
         let shutdown = &self.shared.shutdown;
-        let listening = Listening::new(ingress.address, &ingress.proxy_from, shutdown.accepting());
+        let mut listening =
+            Listening::new(ingress.address, &ingress.proxy_from, shutdown.accepting());
+        listening.inherited = bound.inherited;
         let listening = Arc::new(listening);
-        for (thread, listener) in self.threads.iter().zip(listeners) {
+        let mut copies = Vec::with_capacity(bound.sockets.len());
+        // Another process may have had more cores: every socket is accepted from, or what its queue holds would wait forever.
+        for (thread, [listener, copy]) in self.threads.iter().cycle().zip(bound.sockets) {
+            copies.push(copy);
             let accept = accept(Arc::clone(&thread.core), Arc::clone(&listening), listener);
             thread.runtime.spawn(shutdown.acceptor(accept));
         }
-        Listed { ingress: ingress.clone(), bound, listening }
+        Listed { ingress: ingress.clone(), bound: bound.address, listening, copies }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::{io, mem};
 
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::policy::Networks;
 use crate::reactor::{Listener, Socket};
+use crate::socket;
 
 use super::connection::{Accepted, serve};
 use super::core::Core;
@@ -23,6 +25,8 @@ use super::places::Places;
 /// trying at once again would only heat the core.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// For handshakes that had begun when accepting was to end, and which end within a round trip. Nothing begins meanwhile.
+const LAST_HANDSHAKES: Duration = Duration::from_millis(90);
 /// One line so often says enough: accepts fail by the thousand.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -34,14 +38,16 @@ pub(super) struct Listening {
     trusted: ArcSwap<Networks>,
     /// `limits.perListener`
     pub(super) open: Places,
+    /// Another process made its sockets, and may keep them.
+    pub(super) inherited: bool,
     /// Ends its accept loops.
     pub(super) stop: CancellationToken,
 }
 
 impl Listening {
     pub(super) fn new(address: SocketAddr, proxy_from: &[IpNet], stop: CancellationToken) -> Self {
-        let trusted = ArcSwap::from_pointee(networks(proxy_from));
-        Self { label: address.to_string().into(), trusted, open: Places::default(), stop }
+        let (open, trusted) = (Places::default(), ArcSwap::from_pointee(networks(proxy_from)));
+        Self { label: address.to_string().into(), trusted, open, inherited: false, stop }
     }
 
     /// From now on these networks send a PROXY header.
@@ -59,8 +65,8 @@ fn networks(proxy_from: &[IpNet]) -> Networks {
     Networks::of(proxy_from.iter().copied())
 }
 
-/// Accepts on one core's socket until the listener is stopped, and then what the kernel has accepted for it already: a closed
-/// listener's queue would be reset.
+/// Accepts on one core's socket until the listener is stopped, and then whom the kernel has answered already: closing the socket
+/// would reset them.
 pub(super) async fn accept(core: Arc<Core>, listening: Arc<Listening>, listener: TcpListener) {
     let listener = match Listener::from_std(listener) {
         Ok(listener) => listener,
@@ -70,19 +76,42 @@ pub(super) async fn accept(core: Arc<Core>, listening: Arc<Listening>, listener:
             return;
         }
     };
-    let mut stopped = pin!(listening.stop.cancelled());
+    // None: it was stopped before. What is queued is served in any case.
+    let _ = listening.stop.run_until_cancelled(core.shared.opened.cancelled()).await;
+    accept_until(&core, &listening, &listener, listening.stop.cancelled()).await;
+    // Whoever shares the socket goes on with it.
+    if !core.shared.given.load(Ordering::Acquire) && socket::take_no_more(&listener).is_ok() {
+        accept_until(&core, &listening, &listener, sleep(LAST_HANDSHAKES)).await;
+    }
+    let inherited = listening.inherited;
+    if let Ok(listener) = listener.into_std() {
+        if inherited {
+            // The service manager may keep it for the next start. Fails if there is no filter.
+            let _ = socket::take_more(&listener);
+        }
+        accept_queued(&core, &listening, &listener);
+    }
+}
+
+async fn accept_until(
+    core: &Arc<Core>,
+    listening: &Arc<Listening>,
+    listener: &Listener,
+    end: impl Future<Output = ()>,
+) {
+    let mut end = pin!(end);
     let mut trouble = Trouble::default();
     loop {
         // In this order: looking for the stop takes a lock, and while connections come Tokio's budget has it looked for all the same.
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            () = &mut stopped => break,
+            () = &mut end => return,
         };
         let pause = match accepted {
             Ok((socket, peer)) => {
                 let scarce = core.shared.admission.descriptors.are_scarce(&socket);
-                spawn(&core, &listening, socket, peer);
+                spawn(core, listening, socket, peer);
                 if !scarce {
                     trouble.over();
                     continue;
@@ -96,12 +125,9 @@ pub(super) async fn accept(core: Arc<Core>, listening: Arc<Listening>, listener:
             }
         };
         tokio::select! {
-            () = &mut stopped => break,
+            () = &mut end => return,
             () = sleep(pause) => {}
         }
-    }
-    if let Ok(listener) = listener.into_std() {
-        accept_queued(&core, &listening, &listener);
     }
 }
 

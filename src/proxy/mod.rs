@@ -1,7 +1,10 @@
 //! The data path: accept → hello → route → policy → dial → relay → record. `connection` tells it; [`Proxy`] runs it.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::routing::live::Live;
@@ -18,6 +21,7 @@ mod engine;
 pub mod hello;
 mod id;
 mod incoming;
+mod inherited;
 mod listener;
 mod places;
 pub mod proxy_protocol;
@@ -46,6 +50,10 @@ pub struct Shared {
     /// Refused connections that are listened to until they stop.
     discarding: places::Places,
     dialling: dial::Dialling,
+    /// Nothing is accepted before it is cancelled.
+    opened: CancellationToken,
+    /// Another process accepts from the listeners' sockets.
+    given: AtomicBool,
     /// When a drain is to be over, once there is one.
     drained_by: OnceLock<Instant>,
 }
@@ -53,6 +61,8 @@ pub struct Shared {
 impl Shared {
     /// For one [`Proxy`].
     pub fn new(live: Arc<Live<Settings>>, metrics: Arc<Metrics>, refusals: Arc<Refusals>) -> Self {
+        let opened = CancellationToken::new();
+        opened.cancel();
         Self {
             live,
             metrics,
@@ -63,8 +73,16 @@ impl Shared {
             complaints: admission::Complaints::default(),
             discarding: places::Places::default(),
             dialling: dial::Dialling::default(),
+            opened,
+            given: AtomicBool::new(false),
             drained_by: OnceLock::new(),
         }
+    }
+
+    /// Nothing is to be accepted until `opened` is cancelled: listeners queue what comes.
+    #[must_use]
+    pub fn closed_until(self, opened: CancellationToken) -> Self {
+        Self { opened, ..self }
     }
 
     /// Which connections are to be closed when they are quiet.

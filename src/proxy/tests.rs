@@ -514,6 +514,9 @@ fn listeners_change_together_or_not_at_all() {
     let client = gateway.send(&hello(NAME, 1));
     let served = accept(&endpoint);
     gateway.proxy.apply(&[]).unwrap();
+    // Back at once: the sockets that went may still wait for the end of handshakes.
+    gateway.proxy.apply(&[ingress(gateway.address)]).unwrap();
+    gateway.proxy.apply(&[]).unwrap();
     until("the listeners' end", || TcpStream::connect(gateway.address).is_err());
     assert_eq!(gateway.proxy.open_connections(), 1, "connections live on");
     finish(client, served);

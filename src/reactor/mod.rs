@@ -74,6 +74,15 @@ impl Listener {
     }
 }
 
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.0 {
+            Form::Own(listener) => listener.as_fd(),
+            Form::Tokio(listener) => listener.as_fd(),
+        }
+    }
+}
+
 impl Socket {
     /// Takes over a non-blocking connected socket.
     pub fn from_std(stream: TcpStream) -> io::Result<Self> {

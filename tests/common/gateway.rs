@@ -29,7 +29,7 @@ listeners:
 
 /// A running gateway. Killed when dropped.
 pub(crate) struct Gateway {
-    folder: TempDir,
+    folder: Arc<TempDir>,
     config: PathBuf,
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
@@ -75,6 +75,17 @@ impl Gateway {
         command.args(["run", "--config"]).arg(&config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         change(&mut command);
+        let mut gateway = Self::started(Arc::new(folder), config, &mut command);
+        gateway.wait_until_ready();
+        gateway
+    }
+
+    /// Starts the program by a command of the caller's, and does not wait for it.
+    pub(crate) fn launch(folder: Arc<TempDir>, config: PathBuf, command: &mut Command) -> Self {
+        Self::started(folder, config, command.stdout(Stdio::null()).stderr(Stdio::piped()))
+    }
+
+    fn started(folder: Arc<TempDir>, config: PathBuf, command: &mut Command) -> Self {
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         if let Some(stderr) = child.stderr.take() {
@@ -85,12 +96,21 @@ impl Gateway {
                 }
             });
         }
-        let mut gateway = Self { folder, config, child, log };
-        gateway.wait_until_ready();
-        gateway
+        Self { folder, config, child, log }
     }
 
-    fn wait_until_ready(&mut self) {
+    /// Another process in the same folder, which is not waited for.
+    pub(crate) fn beside(&self, mut command: Command) -> Self {
+        Self::launch(Arc::clone(&self.folder), self.config.clone(), &mut command)
+    }
+
+    /// Waits for a line of its log that has some words.
+    pub(crate) fn wait_for_words(&self, words: &str) {
+        wait_until(words, || self.lines().iter().any(|line| line.contains(words)));
+    }
+
+    /// Waits until its admin API says that it is ready.
+    pub(crate) fn wait_until_ready(&mut self) {
         wait_for("the gateway is ready", || {
             if let Some(status) = self.child.try_wait().unwrap() {
                 let lines = self.lines();

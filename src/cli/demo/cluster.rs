@@ -75,7 +75,8 @@ impl Cluster {
         let file = folder.join(layout.name).join("strait.yaml");
         write(&file, &yaml(layout, neighbour, &exports))?;
         // One core each: this is there to be read, not to be fast.
-        let gateway = Gateway::start(Options { config: file.clone(), cores: 1 }).await?;
+        let gateway =
+            Gateway::start(Options { config: file.clone(), cores: 1, handover: None }).await?;
         let missing = |what| DemoError::Lacking { cluster: layout.name, what };
         let ingress = gateway.ingress().first().copied().ok_or(missing("ingress listener"))?;
         let admin = gateway.admin().parse().map_err(|_| missing("admin API"))?;
