@@ -10,7 +10,7 @@ use crate::proxy::admission::has_spare;
 use crate::reactor::Watched;
 
 /// Room of one pipe, as HAProxy's is when it is tuned for splicing (`tune.pipesize`). With the kernel's 64 KiB one stream takes a
-/// fifth more CPU per GB, eight streams the same. A process without CAP_SYS_RESOURCE gets it up to `fs.pipe-max-size`, 1 MiB by
+/// fifth more CPU per GB, eight streams the same. A process without `CAP_SYS_RESOURCE` gets it up to `fs.pipe-max-size`, 1 MiB by
 /// default, and as long as its user's pipes are below `fs.pipe-user-pages-soft`; beyond that a pipe stays at 64 KiB.
 const SIZE: usize = 256 * 1024;
 /// Most pipes of a thread that hold data at a time: two descriptors each. What comes beyond is copied.
