@@ -4,7 +4,7 @@
 //! reset the connections in its queue. The new one asks, gets every socket, becomes ready, says so; only then the old one stops
 //! accepting. One that goes away before that leaves the old one as it was.
 //!
-//! The protocol is one line a message, at most [`LONGEST_LINE`] octets, question and answer in turn, so that descriptors never
+//! The protocol is one line a message, at most `LONGEST_LINE` octets, question and answer in turn, so that descriptors never
 //! come with another message than theirs:
 //!
 //! ```text
