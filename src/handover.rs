@@ -88,6 +88,8 @@ pub trait Outgoing: Send + Sync + 'static {
     fn sockets(&self) -> io::Result<Vec<Passed>>;
     /// The process `pid` accepts from now on: stops accepting.
     fn relieved(&self, pid: u32);
+    /// The successor has been told so: may end.
+    fn dismissed(&self);
 }
 
 /// Where a successor may ask. Dropping it ends that; the file is removed, unless a successor has put its own there.
@@ -219,6 +221,8 @@ fn hand_over(stream: &UnixStream, outgoing: &impl Outgoing) -> io::Result<()> {
     outgoing.relieved(pid.ok_or_else(|| unexpected(&ready))?);
     // The successor accepts in any case, whether it hears this or not.
     let _ = send(stream, "bye", &[]);
+    // Only now: without a connection the process ends at once, and this thread with it.
+    outgoing.dismissed();
     Ok(())
 }
 
@@ -306,6 +310,8 @@ mod tests {
         fn relieved(&self, pid: u32) {
             self.1.send(pid).unwrap();
         }
+
+        fn dismissed(&self) {}
     }
 
     fn old(path: &Path) -> (Offer, Receiver<u32>) {

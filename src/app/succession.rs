@@ -126,6 +126,11 @@ impl Outgoing for Current {
         parts.around_stop.cancel();
         parts.proxy.give_listeners();
         service::main_process(pid);
-        parts.relieved.cancel();
+    }
+
+    fn dismissed(&self) {
+        if let Some(parts) = self.0.upgrade() {
+            parts.relieved.cancel();
+        }
     }
 }
