@@ -277,13 +277,15 @@ impl Pair {
         if self.quiet.is_leaving() {
             return self.part();
         }
-        let before = self.up.bytes + self.down.bytes;
+        let (before_up, before_down) = (self.up.bytes, self.down.bytes);
         let Self { client, endpoint, up, down, .. } = self;
         let came_up = up.turn(client, endpoint, down.carried, pipes);
         // Also when the first one broke: what the broken side sent before still goes to the other.
         let came_down = down.turn(endpoint, client, up.carried, pipes);
-        if up.bytes + down.bytes != before {
+        let (moved_up, moved_down) = (up.bytes - before_up, down.bytes - before_down);
+        if moved_up + moved_down > 0 {
             self.moved = now;
+            self.quiet.moved(moved_up, moved_down);
         }
         match (came_up, came_down) {
             (Err(Broken::From), _) | (Ok(_), Err(Broken::To)) => Err(End::ResetByClient),

@@ -14,8 +14,8 @@
 //! what the client has not read yet.
 //!
 //! **What bytes cannot tell.** A call that has been sent and is not answered yet is silent too. A connection counts as quiet only if
-//! what moved last came from the endpoint, which keeps a slow call safe that is alone on its connection; behind other calls'
-//! answers it cannot be seen. `quietClose: false` is for routes with such calls.
+//! what moved last, pings apart, came from the endpoint, which keeps a slow call safe that is alone on its connection; behind
+//! other calls' answers, or the session tickets of a handshake, it cannot be seen. `quietClose: false` is for routes with such calls.
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,14 @@ use super::{End, Engine, Pair};
 /// records of 38 to 46, and the same in both directions; the smallest answer of a gRPC server, all of whose header fields are
 /// indexed, has a few more than 57.
 const PINGS_WORTH: u64 = 64;
+
+/// Octets of the client's since an answer that may still be no call: a ping of its own and the acknowledgement of the server's, in a
+/// TLS record each.
+const CALLS_WORTH: u64 = 80;
+/// Octets of the endpoint's in one turn that can only be an answer. When a call has come a gRPC server may at once send two window
+/// updates, acknowledged settings, a ping that measures the path and the acknowledgement of one: 69 octets (RFC 9113 §6) in up to
+/// two TLS records of 22 more each. Calls answered with less are not seen to be over: their connections stay until the deadline.
+const ANSWERS_WORTH: u64 = 128;
 
 /// From one look at the counters to the next while connections are to be closed. What is quiet is known as exactly.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
@@ -61,8 +69,10 @@ pub(super) struct Watch {
     down: u64,
     /// The look at which more than a ping had moved.
     since: u32,
-    /// What moved then came from the endpoint.
-    answered: bool,
+    /// The last that moved and was more than a ping came from the client: no answer since.
+    asked: bool,
+    /// Octets of the client's since the last answer, balanced pings apart.
+    sent: u64,
     /// Only pings have moved since, and each has been acknowledged.
     balanced: bool,
     /// When it is closed in any case; it has got its FINs.
@@ -78,33 +88,40 @@ impl Wanted {
 
 impl Watch {
     pub(super) fn new(look: u32) -> Self {
-        Self { since: look, ..Self::default() }
+        Self { since: look, asked: true, ..Self::default() }
+    }
+
+    /// A turn moved so many octets. A call may come in several small ones: they add up, until an answer or a balanced look.
+    ///
+    /// Between two looks an answer and the next call may both have moved, and counters do not tell in which order. A turn that moved
+    /// both leaves a call open: its answer, if it was that, ends the next one.
+    pub(super) fn moved(&mut self, up: u64, down: u64) {
+        self.sent = self.sent.saturating_add(up);
+        if up > 0 && self.sent > CALLS_WORTH {
+            self.asked = true;
+        } else if down > ANSWERS_WORTH {
+            (self.asked, self.sent) = (false, 0);
+        }
     }
 
     /// Looks at the counters.
     pub(super) fn note(&mut self, up: u64, down: u64, look: u32) {
         let (came_up, came_down) = (up.saturating_sub(self.up), down.saturating_sub(self.down));
         if came_up > PINGS_WORTH || came_down > PINGS_WORTH {
-            *self = Self {
-                up,
-                down,
-                since: look,
-                answered: came_down > PINGS_WORTH,
-                balanced: true,
-                ..*self
-            };
+            *self = Self { up, down, since: look, balanced: true, ..*self };
             return;
         }
         // A ping that is under way is waited for; a call as small as one is never answered with exactly as much.
         self.balanced = came_up == came_down;
         if self.balanced {
             (self.up, self.down) = (up, down);
+            self.sent = 0;
         }
     }
 
     fn is_quiet(&self, look: u32) -> bool {
         let long_enough = look.wrapping_sub(self.since) >= QUIET_LOOKS;
-        self.answered && self.balanced && long_enough && self.leaving.is_none()
+        !self.asked && self.balanced && long_enough && self.leaving.is_none()
     }
 
     /// Whether it has got its FINs.
@@ -220,6 +237,8 @@ mod tests {
     /// A connection that is established, with one call answered at look 0.
     fn established() -> Watch {
         let mut watch = Watch::new(0);
+        watch.moved(2000, 0);
+        watch.moved(0, 4000);
         watch.note(2000, 4000, 0);
         watch
     }
@@ -251,12 +270,29 @@ mod tests {
     #[test]
     fn a_call_without_an_answer_is_not_quiet_however_long_it_takes() {
         let mut watch = established();
+        watch.moved(200, 0);
         watch.note(2200, 4000, 1);
+        watch.moved(39, 0);
+        watch.moved(0, 39);
         watch.note(2239, 4039, 50);
         assert!(!watch.is_quiet(1000), "a ping is no answer");
+        watch.moved(0, 161);
         watch.note(2239, 4200, 1000);
         assert!(!watch.is_quiet(1001));
         assert!(watch.is_quiet(1000 + QUIET_LOOKS));
+    }
+
+    #[test]
+    fn a_call_that_follows_an_answer_within_one_look_is_not_quiet() {
+        let mut watch = established();
+        for (up, down) in [(200, 0), (0, 160), (200, 0), (0, 39), (39, 0), (0, 113)] {
+            watch.moved(up, down);
+        }
+        watch.note(2439, 4312, 1);
+        assert!(!watch.is_quiet(100), "it waits for its answer");
+        watch.moved(0, 160);
+        watch.note(2439, 4472, 100);
+        assert!(watch.is_quiet(100 + QUIET_LOOKS));
     }
 
     #[test]
