@@ -1,5 +1,8 @@
 //! Every hello of the corpus through the parser: whole, byte by byte and cut at random, with the same verdict each time.
 
+#[path = "common/verdict.rs"]
+mod verdict;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,10 +10,10 @@ use proptest::prelude::RngExt;
 use proptest::test_runner::TestRng;
 use serde::Deserialize;
 use strait::model::name::NamePattern;
-use strait::proxy::hello::{HelloParser, Progress};
+use strait::proxy::hello::Progress;
 
-/// `limits.helloBytes` as it is by default.
-const LIMIT: usize = 64 * 1024;
+use verdict::verdict;
+
 /// RFC 7568 §3 asks for `protocol_version` where SSL 3.0 is offered; the corpus does not know this.
 const RFC_7568: (&str, u8) = ("cv-0300-sni", 70);
 
@@ -64,16 +67,6 @@ impl Manifest {
             Progress::NeedMore => ("stall".into(), None),
         }
     }
-}
-
-/// The verdict on bytes that come in these cuts.
-fn verdict(bytes: &[u8], cuts: impl IntoIterator<Item = usize>) -> Progress {
-    let mut parser = HelloParser::new(LIMIT);
-    cuts.into_iter()
-        .chain([bytes.len()])
-        .map(|cut| parser.advance(&bytes[..cut]))
-        .find(|progress| *progress != Progress::NeedMore)
-        .unwrap_or(Progress::NeedMore)
 }
 
 /// What a verdict does, without the name of the protocol that is not TLS: that is told by what has come so far.

@@ -3,6 +3,9 @@
 //!
 //! Known differences, all of them the gateway's: what [`stricter`] lists.
 
+#[path = "common/verdict.rs"]
+mod verdict;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -11,11 +14,8 @@ use rustls::pki_types::ServerName;
 use rustls::server::Acceptor;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use strait::model::name::CanonicalName;
-use strait::proxy::hello::{HelloError, HelloParser, Progress};
+use strait::proxy::hello::{HelloError, Progress};
 use tls_parser::{TlsExtension, TlsMessage, TlsMessageHandshake};
-
-/// `limits.helloBytes` as it is by default.
-const LIMIT: usize = 64 * 1024;
 
 /// What a rustls client sends first.
 fn real_hello(name: &str, alpn: Vec<Vec<u8>>, fragment: Option<usize>, tls12: bool) -> Vec<u8> {
@@ -39,12 +39,7 @@ fn real_hello(name: &str, alpn: Vec<Vec<u8>>, fragment: Option<usize>, tls12: bo
 fn verdict(bytes: &[u8], cuts: &[Index]) -> Progress {
     let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
     cuts.sort_unstable();
-    let mut parser = HelloParser::new(LIMIT);
-    cuts.into_iter()
-        .chain([bytes.len()])
-        .map(|cut| parser.advance(&bytes[..cut]))
-        .find(|progress| *progress != Progress::NeedMore)
-        .unwrap_or(Progress::NeedMore)
+    verdict::verdict(bytes, cuts)
 }
 
 /// The name that rustls would serve, if it takes the hello.
