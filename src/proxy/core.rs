@@ -1,4 +1,4 @@
-//! A thread for each core, and the listeners that all of them share.
+//! All cores, and the listeners that they share.
 
 use std::fmt;
 use std::io;
@@ -6,21 +6,19 @@ use std::mem;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Ingress, Limits};
-use crate::reactor::Reactor;
 use crate::socket;
 
 use super::Shared;
 use super::admission::Usage;
-use super::engine;
 use super::inherited::Inherited;
 use super::listener::{Listening, accept};
+use super::thread::{Form, Thread};
 
 /// So long sockets of a listener that went may listen: until handshakes have ended, on a loaded machine.
 const LINGERING: Duration = Duration::from_secs(5);
@@ -41,29 +39,12 @@ pub struct Proxy {
     ended: CancellationToken,
 }
 
-/// What a core waits for its sockets with.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Form {
-    /// An epoll set of its own.
-    Own,
-    /// Tokio's, as on other systems.
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests run it on Linux too"))]
-    Portable,
-}
-
 /// What a core's connections share.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) shared: Arc<Shared>,
     /// Closes this core's connections.
     pub(super) cut: CancellationToken,
-}
-
-#[derive(Debug)]
-struct Thread {
-    core: Arc<Core>,
-    runtime: Handle,
-    running: Option<JoinHandle<()>>,
 }
 
 /// A listener in force.
@@ -305,8 +286,9 @@ impl Proxy {
         Ok(steps)
     }
 
-    /// Takes what was inherited for the address, or binds one socket for each core. `own` is what this gateway listens at: an address that overlaps with one of those, such
-    /// as all addresses instead of one, can be bound beside it; beside a stranger's it must not be.
+    /// Takes what was inherited for the address, or binds one socket for each core. `own` is what this gateway listens at: an
+    /// address that overlaps with one of those, such as all addresses instead of one, can be bound beside it; beside a stranger's
+    /// it must not be.
     fn listen(
         &self,
         address: SocketAddr,
@@ -365,40 +347,6 @@ impl Drop for Proxy {
             // Its panic, if that ended it, has been reported by the hook.
             let _ = thread.running.take().map(JoinHandle::join);
         }
-    }
-}
-
-impl Thread {
-    fn start(
-        form: Form,
-        number: usize,
-        shared: &Arc<Shared>,
-        ended: &CancellationToken,
-    ) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
-        let ended = ended.clone();
-        let reactor = match form {
-            Form::Own => Some(Reactor::new(&runtime)?),
-            Form::Portable => None,
-        };
-        let core = Core { shared: Arc::clone(shared), cut: shared.shutdown.serving() };
-        let wanted = Arc::clone(shared);
-        handle.spawn(engine::attend(core.cut.clone(), move || wanted.wanted()));
-        let run = move || {
-            if let Some(reactor) = reactor {
-                return reactor.run(&runtime, engine::turn, ended.cancelled());
-            }
-            runtime.block_on(ended.cancelled());
-            Ok(())
-        };
-        let running = thread::Builder::new().name(format!("core-{number}")).spawn(move || {
-            if let Err(error) = run() {
-                tracing::error!(core = number, %error, "a core has stopped: please restart the gateway");
-            }
-            engine::clear();
-        })?;
-        Ok(Self { core: Arc::new(core), runtime: handle, running: Some(running) })
     }
 }
 

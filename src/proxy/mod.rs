@@ -30,6 +30,7 @@ mod refuse;
 mod relay;
 #[cfg(test)]
 mod tests;
+mod thread;
 
 pub use self::admission::Usage;
 pub use self::core::{ApplyError, Prepared, Proxy};

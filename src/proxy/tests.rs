@@ -19,7 +19,7 @@ use crate::routing::live::Live;
 use crate::routing::table::Table;
 use crate::telemetry::metrics::Metrics;
 
-use super::core::Form;
+use super::thread::Form;
 use super::{Proxy, Shared};
 
 /// Long enough for any machine; never waited for when all is well.
