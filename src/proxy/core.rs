@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Ingress, Limits};
+use crate::reactor::Driver;
 use crate::socket;
 
 use super::Shared;
@@ -105,9 +106,11 @@ impl Proxy {
         let (ended, listeners) = (CancellationToken::new(), Mutex::default());
         // Made before the first thread: dropped with an error, it ends those that did start.
         let (inherited, gone) = (Inherited::default(), Mutex::default());
+        let driver = Arc::new(Driver::start()?);
         let mut proxy = Self { shared, threads: Vec::new(), listeners, inherited, gone, ended };
         for number in 0..cores.max(1) {
-            proxy.threads.push(Thread::start(form, number, &proxy.shared, &proxy.ended)?);
+            let thread = Thread::start(form, number, &proxy.shared, &driver, &proxy.ended)?;
+            proxy.threads.push(thread);
         }
         Ok(proxy)
     }
@@ -334,7 +337,7 @@ impl Proxy {
         for (thread, [listener, copy]) in self.threads.iter().cycle().zip(bound.sockets) {
             copies.push(copy);
             let accept = accept(Arc::clone(&thread.core), Arc::clone(&listening), listener);
-            thread.runtime.spawn(shutdown.acceptor(accept));
+            thread.spawner.spawn(Box::pin(shutdown.acceptor(accept)));
         }
         Listed { ingress: ingress.clone(), bound: bound.address, listening, copies }
     }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::policy::Networks;
-use crate::reactor::{Listener, Socket};
+use crate::reactor::{Listener, Socket, spawn};
 use crate::socket;
 
 use super::connection::{Accepted, serve};
@@ -111,7 +111,7 @@ async fn accept_until(
         let pause = match accepted {
             Ok((socket, peer)) => {
                 let scarce = core.shared.admission.descriptors.are_scarce(&socket);
-                spawn(core, listening, socket, peer);
+                begin(core, listening, socket, peer);
                 if !scarce {
                     trouble.over();
                     continue;
@@ -135,16 +135,16 @@ fn accept_queued(core: &Arc<Core>, listening: &Arc<Listening>, listener: &TcpLis
     while let Ok((stream, peer)) = listener.accept() {
         let socket = stream.set_nonblocking(true).and_then(|()| Socket::from_std(stream));
         if let Ok(socket) = socket {
-            spawn(core, listening, socket, peer);
+            begin(core, listening, socket, peer);
         }
     }
 }
 
-fn spawn(core: &Arc<Core>, listening: &Arc<Listening>, socket: Socket, peer: SocketAddr) {
+fn begin(core: &Arc<Core>, listening: &Arc<Listening>, socket: Socket, peer: SocketAddr) {
     let settings = core.shared.live.settings();
     let open = core.shared.shutdown.connection();
     let accepted = Accepted { socket, peer, at: Instant::now(), settings, open };
-    tokio::spawn(serve(Arc::clone(core), Arc::clone(listening), accepted));
+    spawn(Box::pin(serve(Arc::clone(core), Arc::clone(listening), accepted)));
 }
 
 /// Errors that Linux reports from the connection that would have been accepted: the next one is another matter.

@@ -1,13 +1,13 @@
-//! The thread of a core: its runtime, its set of sockets and its engine.
+//! The thread of a core: its tasks, its set of sockets and its engine.
 
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
-use crate::reactor::Reactor;
+use crate::reactor::{Driver, Reactor, Spawner};
 
 use super::Shared;
 use super::core::Core;
@@ -23,12 +23,37 @@ pub(super) enum Form {
     Portable,
 }
 
+/// What the thread of a core runs until its end.
+type Run = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
 /// A running core.
 #[derive(Debug)]
 pub(super) struct Thread {
     pub(super) core: Arc<Core>,
-    pub(super) runtime: Handle,
+    pub(super) spawner: Spawner,
     pub(super) running: Option<JoinHandle<()>>,
+}
+
+impl Form {
+    fn prepare(self, driver: Arc<Driver>, ended: CancellationToken) -> io::Result<(Spawner, Run)> {
+        match self {
+            Self::Own => {
+                let reactor = Reactor::new()?;
+                let spawner = reactor.spawner();
+                let run = move || reactor.run(&driver, engine::turn, ended.cancelled());
+                Ok((spawner, Box::new(run)))
+            }
+            Self::Portable => {
+                let runtime = Builder::new_current_thread().enable_all().build()?;
+                let spawner = Spawner::portable(runtime.handle().clone());
+                let run = move || {
+                    runtime.block_on(ended.cancelled());
+                    Ok(())
+                };
+                Ok((spawner, Box::new(run)))
+            }
+        }
+    }
 }
 
 impl Thread {
@@ -37,31 +62,19 @@ impl Thread {
         form: Form,
         number: usize,
         shared: &Arc<Shared>,
+        driver: &Arc<Driver>,
         ended: &CancellationToken,
     ) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
-        let ended = ended.clone();
-        let reactor = match form {
-            Form::Own => Some(Reactor::new(&runtime)?),
-            Form::Portable => None,
-        };
+        let (spawner, run) = form.prepare(Arc::clone(driver), ended.clone())?;
         let core = Core { shared: Arc::clone(shared), cut: shared.shutdown.serving() };
         let wanted = Arc::clone(shared);
-        handle.spawn(engine::attend(core.cut.clone(), move || wanted.wanted()));
-        let run = move || {
-            if let Some(reactor) = reactor {
-                return reactor.run(&runtime, engine::turn, ended.cancelled());
-            }
-            runtime.block_on(ended.cancelled());
-            Ok(())
-        };
+        spawner.spawn(Box::pin(engine::attend(core.cut.clone(), move || wanted.wanted())));
         let running = thread::Builder::new().name(format!("core-{number}")).spawn(move || {
             if let Err(error) = run() {
                 tracing::error!(core = number, %error, "a core has stopped: please restart the gateway");
             }
             engine::clear();
         })?;
-        Ok(Self { core: Arc::new(core), runtime: handle, running: Some(running) })
+        Ok(Self { core: Arc::new(core), spawner, running: Some(running) })
     }
 }

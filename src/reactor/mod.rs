@@ -2,24 +2,33 @@
 //!
 //! What is above sees readiness, reads and writes, never what waits for readiness. That is an epoll set of the core's own
 //! where the thread runs a [`Reactor`], and Tokio's elsewhere: on other systems than Linux, and wherever a socket is made without
-//! a core. No socket option is set here: `socket` does that, through [`AsFd`].
+//! a core. The same holds for the tasks that use them. No socket option is set here: `socket` does that, through [`AsFd`].
 
 use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::runtime::Handle;
 
+mod drive;
+mod driver;
 mod own;
 mod set;
+mod tasks;
 
+pub use drive::{Reactor, Turn};
+pub use driver::Driver;
 use own::Source;
 pub use own::Watched;
 use set::Ready;
-pub use set::{Reactor, Token, Turn};
+pub use set::Token;
+use tasks::Mail;
+pub use tasks::Task;
 
 /// A TCP socket on a core's runtime.
 #[derive(Debug)]
@@ -36,6 +45,36 @@ enum Form<O, T> {
     Own(O),
     /// The portable form.
     Tokio(T),
+}
+
+/// Brings tasks to a core from any thread.
+#[derive(Debug)]
+pub struct Spawner(Form<Arc<Mail>, Handle>);
+
+/// Runs a task on this thread's core.
+pub fn spawn(task: Task) {
+    if let Err(task) = tasks::spawn(task) {
+        tokio::spawn(task);
+    }
+}
+
+impl Spawner {
+    fn own(mail: Arc<Mail>) -> Self {
+        Self(Form::Own(mail))
+    }
+
+    /// Of a core whose thread runs a Tokio runtime.
+    pub fn portable(runtime: Handle) -> Self {
+        Self(Form::Tokio(runtime))
+    }
+
+    /// Runs a task on the core; drops it when that has ended.
+    pub fn spawn(&self, task: Task) {
+        match &self.0 {
+            Form::Own(mail) => mail.spawn(task),
+            Form::Tokio(runtime) => drop(runtime.spawn(task)),
+        }
+    }
 }
 
 impl Listener {
@@ -246,8 +285,7 @@ mod tests {
     fn on_both_forms<T: Future<Output = ()>>(test: impl Fn() -> T) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test());
-        let reactor = Reactor::new(&runtime).unwrap();
-        reactor.run(&runtime, |_| Turn::Done, test()).unwrap();
+        drive::tests::on_a_core(|_| Turn::Done, test());
     }
 
     #[test]

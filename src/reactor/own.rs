@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
 
 use rustix::net::SocketFlags;
-use tokio::task::coop;
 
 use super::set::{self, Ready, Registration, Token};
+use super::tasks;
 
 /// A registered descriptor. The order of the fields is that of their end.
 #[derive(Debug)]
@@ -42,11 +42,9 @@ impl<T: AsFd> Source<T> {
         context: &mut Context<'_>,
         want: Ready,
     ) -> Poll<io::Result<()>> {
-        // Shares Tokio's budget: a task whose socket is always ready still lets others go on.
-        let proceed = ready!(coop::poll_proceed(context));
         let polled = self.registration.poll(context, want);
-        if polled.is_ready() {
-            proceed.made_progress();
+        if polled.is_ready() && !tasks::proceed(context) {
+            return Poll::Pending;
         }
         polled
     }

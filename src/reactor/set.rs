@@ -1,149 +1,23 @@
 //! A core's own epoll set: every data socket is registered in it once, edge-triggered, and never changed again.
 //!
-//! The set sits in the core's Tokio runtime as one descriptor, so that timers, tasks and everything else of Tokio go on as they
-//! are. What an event means to whom stands in a slot: a task waits for it, or whoever takes turns on it does. Slots are reached
-//! by number through the thread, which keeps sockets `Send`, as Tokio's tasks have to be.
+//! What an event means to whom stands in a slot: a task waits for it, or whoever takes turns on it does. Slots are reached by number
+//! through the thread, which keeps sockets `Send`, as tasks have to be that begin on another thread.
 
 use std::cell::RefCell;
-use std::future::Future;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use rustix::buffer::spare_capacity;
-use rustix::event::Timespec;
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-use tokio::runtime::Runtime;
-
-/// Events taken at a time: a system call's cost is spread over them, and tasks get their turn between two batches.
-const BATCH: usize = 256;
-
-thread_local! {
-    static SET: RefCell<Option<Set>> = const { RefCell::new(None) };
-}
-
-/// A core's set, before its thread runs.
-#[derive(Debug)]
-pub struct Reactor {
-    epoll: Arc<OwnedFd>,
-    waiting: AsyncFd<Arc<OwnedFd>>,
-}
+use rustix::event::epoll::{self, EventData, EventFlags};
 
 /// Whose turn it is: what the socket was handed over with.
 pub type Token = u32;
 
-/// What a turn came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    /// Nothing is left to do until the next event.
-    Done,
-    /// It was cut to let others go on; no event will tell of what is left.
-    Again,
-}
-
-impl Reactor {
-    /// A new set, waited for in `runtime`.
-    pub fn new(runtime: &Runtime) -> io::Result<Self> {
-        let epoll = Arc::new(epoll::create(CreateFlags::CLOEXEC)?);
-        let _registers_there = runtime.enter();
-        let inner = Arc::clone(&epoll);
-        #[expect(unsafe_code, reason = "Tokio has no safe way to wait for a descriptor")]
-        // SAFETY: `inner` owns the epoll set's descriptor and nobody else closes it, so that it stays open and the same one until
-        // `waiting` drops it, which takes it out of Tokio's own set first.
-        let waiting = unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE)? };
-        Ok(Self { epoll, waiting })
-    }
-
-    /// Runs the runtime's tasks on this thread until `until` is done; sockets that are made here meanwhile belong to the set.
-    /// `turn` is called for events of those that were handed over.
-    pub fn run(
-        self,
-        runtime: &Runtime,
-        turn: impl FnMut(Token) -> Turn,
-        until: impl Future<Output = ()>,
-    ) -> io::Result<()> {
-        SET.replace(Some(Set::new(Arc::clone(&self.epoll))));
-        let ended = runtime.block_on(async {
-            let mut driven = pin!(self.drive(turn));
-            tokio::select! {
-                biased;
-                ended = &mut driven => ended,
-                () = until => Ok(()),
-            }
-        });
-        drop(SET.take());
-        ended
-    }
-
-    async fn drive(&self, mut turn: impl FnMut(Token) -> Turn) -> io::Result<()> {
-        let mut batch = Batch::default();
-        loop {
-            if batch.turns.is_empty() {
-                let mut events = self.waiting.readable().await?;
-                // Only then: an edge of the inner set comes once, and what it left behind would be forgotten with it.
-                if batch.collect(&self.epoll)? == Collected::All {
-                    events.clear_ready();
-                }
-            } else {
-                tokio::task::yield_now().await;
-                batch.collect(&self.epoll)?;
-            }
-            batch.dispatch(&mut turn);
-        }
-    }
-}
-
-/// What came at a time, with the room for it.
-#[derive(Default)]
-struct Batch {
-    events: Vec<Event>,
-    wake: Vec<Waker>,
-    turns: Vec<Token>,
-    taken: Vec<Token>,
-}
-
-#[derive(PartialEq, Eq)]
-enum Collected {
-    All,
-    /// As many as asked for: more may be there.
-    Some,
-}
-
-impl Batch {
-    /// Takes events, without waiting for any, and notes them in their slots.
-    fn collect(&mut self, epoll: &OwnedFd) -> io::Result<Collected> {
-        self.events.clear();
-        self.events.reserve(BATCH);
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        match epoll::wait(epoll, spare_capacity(&mut self.events), Some(&at_once)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let Self { events, wake, turns, .. } = self;
-        with(|set| {
-            for event in events.iter() {
-                set.note(event.data.u64(), Ready::of(event.flags), wake, turns);
-            }
-        });
-        Ok(if self.events.len() < BATCH { Collected::All } else { Collected::Some })
-    }
-
-    /// Wakes and calls, with no slot borrowed: both may make, use and drop sockets.
-    fn dispatch(&mut self, turn: &mut impl FnMut(Token) -> Turn) {
-        self.wake.drain(..).for_each(Waker::wake);
-        mem::swap(&mut self.turns, &mut self.taken);
-        for token in self.taken.drain(..) {
-            if turn(token) == Turn::Again {
-                self.turns.push(token);
-            }
-        }
-    }
+thread_local! {
+    static SET: RefCell<Option<Set>> = const { RefCell::new(None) };
 }
 
 /// What is known of a descriptor: set by events, cleared by whoever finds that it is not so any more.
@@ -162,7 +36,7 @@ impl Ready {
     /// An error waits.
     pub(super) const BROKEN: Self = Self(8);
 
-    fn of(flags: EventFlags) -> Self {
+    pub(super) fn of(flags: EventFlags) -> Self {
         let gone = EventFlags::HUP | EventFlags::ERR;
         let mut ready = Self::NONE;
         if flags.intersects(EventFlags::IN | EventFlags::RDHUP | gone) {
@@ -262,6 +136,21 @@ impl Set {
             }
         }
     }
+}
+
+/// From now on sockets that are made on this thread belong to a new set.
+pub(super) fn enter(epoll: Arc<OwnedFd>) {
+    SET.set(Some(Set::new(epoll)));
+}
+
+/// Takes the set from the thread again.
+pub(super) fn leave() {
+    drop(SET.take());
+}
+
+/// Notes an event in its slot: who is to be woken and whose turn it is comes to the two lists.
+pub(super) fn note(data: u64, ready: Ready, wake: &mut Vec<Waker>, turns: &mut Vec<Token>) {
+    with(|set| set.note(data, ready, wake, turns));
 }
 
 /// Borrows the thread's set; nothing where there is none.
@@ -364,14 +253,10 @@ fn astray() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::drive::tests::on_a_core;
+    use super::super::drive::{BATCH, Turn};
     use super::*;
     use std::os::unix::net::UnixStream;
-    use tokio::runtime::Builder;
-
-    fn on_a_core(turn: impl FnMut(Token) -> Turn, test: impl Future<Output = ()>) {
-        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        Reactor::new(&runtime).unwrap().run(&runtime, turn, test).unwrap();
-    }
 
     async fn readable(registration: &Registration) {
         std::future::poll_fn(|context| registration.poll(context, Ready::READ)).await.unwrap();

@@ -111,7 +111,7 @@ pub(super) fn turn(token: Token) -> Turn {
 /// Ends pairs that are idle too long, those that are [`Wanted`] closed when they are quiet, and all when `stop` is cancelled; runs as
 /// long as the core does.
 ///
-/// Its tick has a second use. Tokio writes to its own eventfd for a timer that is earlier than all others, as the first
+/// Its tick has a second use. Tokio wakes the thread that moves timers for one that is earlier than all others, as the first
 /// deadline of each connection would be on a core that is not busy; behind this tick none of them is.
 pub(super) async fn attend(stop: CancellationToken, wanted: impl Fn() -> Wanted) {
     let started = Instant::now();

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Builder;
 use tokio::time::timeout;
 
-use crate::reactor::{Reactor, Socket};
+use crate::reactor::{Driver, Reactor, Socket};
 
 use super::super::buffer;
 use super::super::dial::Dialling;
@@ -26,11 +25,9 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// Runs a test on a core.
 fn on_a_core<T>(test: impl Future<Output = T>) -> T {
-    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-    let reactor = Reactor::new(&runtime).unwrap();
     let mut done = None;
     let until = async { done = Some(timeout(PATIENCE, test).await.expect("it comes to an end")) };
-    reactor.run(&runtime, turn, until).unwrap();
+    Reactor::new().unwrap().run(&Driver::start().unwrap(), turn, until).unwrap();
     clear();
     done.unwrap()
 }
