@@ -123,10 +123,10 @@ impl AsFd for Listener {
 }
 
 impl Socket {
-    /// Takes over a non-blocking connected socket.
+    /// Takes over a non-blocking connected socket. A write never waits at first.
     pub fn from_std(stream: TcpStream) -> io::Result<Self> {
         Ok(Self(if set::is_entered() {
-            Form::Own(Source::new(stream, Ready::BOTH)?)
+            Form::Own(Source::new(stream, Ready::WRITE)?)
         } else {
             Form::Tokio(tokio::net::TcpStream::from_std(stream)?)
         }))

@@ -62,12 +62,20 @@ impl<T: AsFd> Source<T> {
             match attempt(&self.io) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.registration.clear(want);
+                    self.blocks(want)?;
                     return Err(error);
                 }
                 done => return done,
             }
         }
+    }
+
+    fn blocks(&self, want: Ready) -> io::Result<()> {
+        if want == Ready::WRITE {
+            return self.registration.full(&self.io);
+        }
+        self.registration.drained();
+        Ok(())
     }
 
     /// Waits and tries until it does not block.
@@ -92,7 +100,7 @@ impl Source<TcpStream> {
         let read = self.try_io(Ready::READ, |mut io| io.read(into))?;
         // Fewer than asked for: it is drained, and a new edge tells of more, unless none comes any more.
         if read < into.len() && !self.registration.ready().has(Ready::LAST) {
-            self.registration.clear(Ready::READ);
+            self.registration.drained();
         }
         Ok(read)
     }
@@ -100,7 +108,7 @@ impl Source<TcpStream> {
     pub(super) fn try_write(&self, from: &[u8]) -> io::Result<usize> {
         let written = self.try_io(Ready::WRITE, |mut io| io.write(from))?;
         if written < from.len() {
-            self.registration.clear(Ready::WRITE);
+            self.registration.full(&self.io)?;
         }
         Ok(written)
     }

@@ -1,4 +1,4 @@
-//! A core's own epoll set: every data socket is registered in it once, edge-triggered, and never changed again.
+//! A core's own epoll set: every data socket is registered in it once, edge-triggered, and changed once at most.
 //!
 //! What an event means to whom stands in a slot: a task waits for it, or whoever takes turns on it does. Slots are reached by number
 //! through the thread, which keeps sockets `Send`, as tasks have to be that begin on another thread.
@@ -81,6 +81,8 @@ struct Slot {
     /// Counts the slot's descriptors: an event of one that is closed must not reach the next.
     generation: u32,
     ready: Ready,
+    /// Events tell of room for a write.
+    told_of_room: bool,
     waiting: Waiting,
 }
 
@@ -107,11 +109,12 @@ impl Set {
         if let Some(slot) = self.free.pop()
             && let Some(place) = self.slots.get_mut(slot as usize)
         {
-            place.ready = ready;
+            (place.ready, place.told_of_room) = (ready, !ready.has(Ready::WRITE));
             return Ok(Registration { set: self.number, slot, generation: place.generation });
         }
         let slot = u32::try_from(self.slots.len()).map_err(io::Error::other)?;
-        self.slots.push(Slot { generation: 0, ready, waiting: NOBODY });
+        let told_of_room = !ready.has(Ready::WRITE);
+        self.slots.push(Slot { generation: 0, ready, told_of_room, waiting: NOBODY });
         Ok(Registration { set: self.number, slot, generation: 0 })
     }
 
@@ -179,13 +182,14 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    /// Registers with this thread's set. `ready` is what may be assumed: a try costs less than waiting for an event.
+    /// Registers with this thread's set. `ready` is what may be assumed: a try costs less than waiting for an event. That there is
+    /// room for a write no event tells until there was none: at first it would be one for nothing, which wakes the core.
     pub(super) fn new(source: &impl AsFd, ready: Ready) -> io::Result<Self> {
-        let all = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let mut flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        flags.set(EventFlags::OUT, !ready.has(Ready::WRITE));
         let added = with(|set| {
             let registration = set.insert(ready)?;
-            let data = u64::from(registration.generation) << 32 | u64::from(registration.slot);
-            let added = epoll::add(&set.epoll, source, EventData::new_u64(data), all);
+            let added = epoll::add(&set.epoll, source, registration.data(), flags);
             Ok((registration, added))
         });
         let (registration, added) = added.unwrap_or_else(|| Err(astray()))?;
@@ -193,14 +197,31 @@ impl Registration {
         Ok(registration)
     }
 
+    fn data(&self) -> EventData {
+        EventData::new_u64(u64::from(self.generation) << 32 | u64::from(self.slot))
+    }
+
     /// What is known.
     pub(super) fn ready(&self) -> Ready {
         self.with(|slot| slot.ready).unwrap_or(Ready::NONE)
     }
 
-    /// Notes that it is not so any more.
-    pub(super) fn clear(&self, what: Ready) {
-        self.with(|slot| slot.ready.remove(what));
+    /// Notes that no read can be tried any more.
+    pub(super) fn drained(&self) {
+        self.with(|slot| slot.ready.remove(Ready::READ));
+    }
+
+    /// Notes that no write can be tried any more, until an event tells.
+    pub(super) fn full(&self, source: &impl AsFd) -> io::Result<()> {
+        let told = self.with(|slot| {
+            slot.ready.remove(Ready::WRITE);
+            mem::replace(&mut slot.told_of_room, true)
+        });
+        if told == Some(false) {
+            let all = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+            with(|set| epoll::modify(&set.epoll, source, self.data(), all)).unwrap_or(Ok(()))?;
+        }
+        Ok(())
     }
 
     /// Whether what is wanted, reading or writing, can be tried; else the task is woken then.
@@ -285,13 +306,13 @@ mod tests {
         on_a_core(|_| Turn::Done, async {
             let (near, _far) = UnixStream::pair().unwrap();
             let first = Registration::new(&near, Ready::NONE).unwrap();
-            let stale = u64::from(first.generation) << 32 | u64::from(first.slot);
+            let stale = first.data().u64();
             forget(&near).unwrap();
             drop(first);
             let next = Registration::new(&near, Ready::NONE).unwrap();
             with(|set| set.note(stale, Ready::READ, &mut Vec::new(), &mut Vec::new()));
             assert_eq!((next.slot, next.ready()), (0, Ready::NONE));
-            assert_ne!(u64::from(next.generation) << 32, stale);
+            assert_ne!(next.data().u64(), stale);
         });
     }
 
@@ -312,7 +333,7 @@ mod tests {
         on_a_core(turn, async {
             let (near, _far) = UnixStream::pair().unwrap();
             let registration = Registration::new(&near, Ready::NONE).unwrap();
-            // The descriptor is writable, which is its one event.
+            // There is room for a write, which is its one event.
             registration.hand_over(7);
             finished.await.unwrap();
         });
