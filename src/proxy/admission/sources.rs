@@ -1,6 +1,7 @@
 //! What each source network has open, and how fast it comes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -127,12 +128,13 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         let mut shard = self.sources.shard(&self.network);
-        let Some(source) = shard.sources.get_mut(&self.network) else { return };
+        let Entry::Occupied(mut entry) = shard.sources.entry(self.network) else { return };
+        let source = entry.get_mut();
         source.open = source.open.saturating_sub(1);
         source.pending = source.pending.saturating_sub(u32::from(self.pending));
         // The clock is asked only where a rate was limited.
         if source.open == 0 && (source.full_at == 0 || source.is_idle(self.sources.now())) {
-            shard.sources.remove(&self.network);
+            entry.remove();
         }
     }
 }
