@@ -49,13 +49,16 @@ impl Control {
         Self { parts, surroundings, dns }
     }
 
-    /// Takes what the watcher reads until the gateway stops.
+    /// Takes what the watcher reads until nothing new is accepted, and keeps what stands around until the gateway stops.
+    ///
+    /// Who accepts nothing has no use for a configuration, and its listeners may be a successor's, who reads the same files.
     pub(super) async fn run(
         mut self,
         mut news: mpsc::Receiver<Result<Loaded, Vec<Problem>>>,
         stop: CancellationToken,
     ) {
-        while let Some(Some(change)) = stop.run_until_cancelled(news.recv()).await {
+        let closed = self.parts.proxy.closed();
+        while let Some(Some(change)) = closed.run_until_cancelled(news.recv()).await {
             service::reloading();
             let outcome = match change {
                 Ok(loaded) => self.apply(loaded).await,
@@ -66,6 +69,8 @@ impl Control {
             }
             service::ready(self.parts.live.load().table.len());
         }
+        drop(news);
+        stop.cancelled().await;
     }
 
     /// Puts a configuration in force, or says why that cannot be and leaves everything as it was.

@@ -156,9 +156,12 @@ impl Proxy {
     }
 
     /// Makes the prepared listeners those in force. One whose address stays is not bound again, a removed one stops accepting, and
-    /// connections live on in any case.
+    /// connections live on in any case. Once accepting has been stopped nothing begins any more.
     pub fn commit(&self, prepared: Prepared) {
         let mut listed = self.listed();
+        if self.closed().is_cancelled() {
+            return;
+        }
         let mut old: Vec<_> = mem::take(&mut *listed).into_iter().map(Some).collect();
         for (ingress, _, step) in prepared.0 {
             listed.extend(match step {
@@ -227,10 +230,17 @@ impl Proxy {
 
     /// Closes all listeners; connections live on.
     pub fn stop_accepting(&self) {
-        for listed in self.listed().iter_mut() {
+        // Held to the end, so that no listener comes in between.
+        let mut listed = self.listed();
+        for listed in &mut *listed {
             listed.copies.clear();
         }
         self.shared.shutdown.stop_accepting();
+    }
+
+    /// Cancelled once accepting has been stopped.
+    pub fn closed(&self) -> CancellationToken {
+        self.shared.shutdown.accepting()
     }
 
     /// Waits until accepting has been stopped and the last connection has ended.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::common::app::{Connection, connect, reply};
-use super::common::gateway::Gateway;
+use super::common::gateway::{BASE, Gateway};
 use super::common::process::strait;
 use super::common::{noise, wait_until};
 use super::{Apps, routes};
@@ -132,6 +132,34 @@ fn an_old_connection_is_closed_between_calls_once_an_age_is_set() {
     old.ended().unwrap();
     assert_eq!(gateway.record("drained")["route"], "one.example");
     assert_eq!(apps.call(gateway.ingress(), "one.example").unwrap(), "alpha");
+}
+
+#[test]
+fn who_accepts_nothing_any_more_takes_no_configuration() {
+    let apps = Apps::start();
+    let route = routes(&[("one.example", &apps.alpha)]).replace(" }", ", quietClose: false }");
+    let mut gateway = Gateway::start(&format!("limits: {{ drainTimeout: 10m }}\n{route}"));
+    let ingress = gateway.ingress();
+    let mut live = connect(ingress, "one.example", &apps.tls).unwrap();
+    gateway.signal(Signal::TERM);
+    wait_until("it stops accepting", || TcpStream::connect(ingress).is_err());
+    // A listener that began now would be one that nobody accepts from.
+    let two = BASE.replace("[{", "[{ address: \"127.0.0.2:0\" }, {");
+    gateway.rewrite_all(&format!("{two}{route}"));
+    for signals in 1..=3 {
+        gateway.signal(Signal::HUP);
+        let told = || gateway.lines().iter().filter(|line| line.contains("SIGHUP")).count();
+        wait_until("the signal is told", || told() == signals);
+        // Time in which it would have been done.
+        thread::sleep(Duration::from_millis(300));
+        assert_eq!(live.who().unwrap(), "alpha");
+    }
+    assert_eq!(gateway.get("/readyz").unwrap().status, 503);
+    assert_eq!(gateway.bound("127.0.0.2:0"), None);
+    drop(live);
+    assert_eq!(gateway.exit().code(), Some(0));
+    let in_force = gateway.lines().iter().filter(|line| line.contains("in force")).count();
+    assert_eq!(in_force, 2, "the first table and configuration");
 }
 
 #[test]

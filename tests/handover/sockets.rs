@@ -7,13 +7,15 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
+use rustix::process::Signal;
 use rustls::ClientConfig;
 
 use super::common::app::{self, App};
 use super::common::authority::Authority;
 use super::common::gateway::{BASE, STRAIT};
-use super::common::{counterpart, wait_until};
+use super::common::{counterpart, wait_for, wait_until};
 use super::{command, first, take_over, with_handover};
 
 const NAME: &str = "one.example";
@@ -127,6 +129,28 @@ fn a_successor_that_cannot_start_leaves_the_old_one_at_work() {
     assert_eq!(app::call(old.ingress(), NAME, &tls).unwrap(), "alpha");
     // And it can still be taken over.
     drop(take_over(&old, command(old.folder())));
+}
+
+#[test]
+fn who_was_relieved_leaves_later_configurations_to_its_successor() {
+    let (app, tls) = app();
+    let routes = routes(&app).replace(" }", ", quietClose: false }");
+    let old = first(&format!("{BASE}limits: {{ drainTimeout: 10m }}\n{routes}"));
+    let mut live = app::connect(old.ingress(), NAME, &tls).unwrap();
+    let new = take_over(&old, command(old.folder()));
+    let in_force = || old.lines().iter().filter(|line| line.contains("in force")).count();
+    let before = in_force();
+    // Both watch the same file. An address that the old one bound would be missing to the new one.
+    let two = BASE.replace("[{", "[{ address: \"127.0.0.2:0\" }, {");
+    new.rewrite_all(&format!("{two}{routes}"));
+    let added = wait_for("the new listener", || new.bound("127.0.0.2:0"));
+    assert_eq!(app::call(added, NAME, &tls).unwrap(), "alpha");
+    old.signal(Signal::HUP);
+    old.wait_for_words("SIGHUP");
+    // Time in which the old one would have done it too.
+    thread::sleep(Duration::from_millis(500));
+    assert_eq!(live.who().unwrap(), "alpha");
+    assert_eq!(in_force(), before);
 }
 
 #[test]
