@@ -115,6 +115,11 @@ pub enum EndpointError {
     /// Colons outside brackets, or brackets around something else.
     #[error("an IPv6 address stands in brackets: [2001:db8::7]:50002")]
     Ipv6,
+    /// An address that is one only together with an interface (RFC 4007 §11).
+    #[error(
+        "a link-local address needs the number of its interface, which `ip link` tells: [fe80::7%2]:50002"
+    )]
+    LinkLocal,
     /// Digits and dots, but no IPv4 address.
     #[error("the host is no IPv4 address, and a host name does not end in a number")]
     Ipv4,
@@ -130,9 +135,10 @@ impl EndpointAt {
         let (host, port) = written.rsplit_once(':').ok_or(EndpointError::NoPort)?;
         if host.starts_with('[') || host.contains(':') {
             let address: SocketAddr = written.parse().map_err(|_| wrong_ipv6(host, port))?;
-            return match address.port() {
-                0 => Err(EndpointError::BadPort),
-                _ => Ok(Self::Address(canonical(address))),
+            return match canonical(address) {
+                address if is_nobodys(&address) => Err(EndpointError::LinkLocal),
+                address if address.port() == 0 => Err(EndpointError::BadPort),
+                address => Ok(Self::Address(address)),
             };
         }
         let port = parse_port(port).ok_or(EndpointError::BadPort)?;
@@ -154,6 +160,11 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// Whether a link's address comes without its link.
+fn is_nobodys(address: &SocketAddr) -> bool {
+    matches!(address, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() && v6.scope_id() == 0)
+}
+
 /// Digits only: `str::parse` would let a plus sign in.
 fn parse_port(written: &str) -> Option<u16> {
     let digits = written.bytes().all(|byte| byte.is_ascii_digit());
@@ -162,6 +173,10 @@ fn parse_port(written: &str) -> Option<u16> {
 
 fn wrong_ipv6(host: &str, port: &str) -> EndpointError {
     let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let scoped = literal.and_then(|literal| literal.split_once('%')?.0.parse::<Ipv6Addr>().ok());
+    if scoped.is_some_and(|address| address.is_unicast_link_local()) {
+        return EndpointError::LinkLocal;
+    }
     let is_ipv6 = literal.is_some_and(|literal| literal.parse::<Ipv6Addr>().is_ok());
     if is_ipv6 && parse_port(port).is_none() { EndpointError::BadPort } else { EndpointError::Ipv6 }
 }
@@ -234,6 +249,10 @@ mod tests {
             ("10.0.0.7:0", EndpointError::BadPort),
             ("[fd00::7]:0", EndpointError::BadPort),
             ("[fd00::7]:x", EndpointError::BadPort),
+            ("[fe80::7]:80", EndpointError::LinkLocal),
+            ("[fe80::7%0]:80", EndpointError::LinkLocal),
+            ("[fe80::7%eth0]:80", EndpointError::LinkLocal),
+            ("[fd00::7%eth0]:80", EndpointError::Ipv6),
             ("[fd00::7]", EndpointError::Ipv6),
             ("fd00::7:80", EndpointError::Ipv6),
             ("[10.0.0.7]:80", EndpointError::Ipv6),
