@@ -56,13 +56,18 @@ impl Gateway {
 
     /// Starts with [`BASE`] and more, under a limit of the shell's: `-n 256` for so many descriptors, `-d` for KiB of memory.
     pub(crate) fn under(ulimit: &str, more: &str) -> Self {
+        Self::after(&format!("ulimit {ulimit}"), more)
+    }
+
+    /// Starts with [`BASE`] and more, in a shell that runs a command of its own first.
+    pub(crate) fn after(first: &str, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let text = filled(&format!("{BASE}{more}"), folder.path());
         fs::write(folder.path().join("strait.yaml"), text).unwrap();
         let config = folder.path().join("strait.yaml");
         Self::spawn(folder, "strait.yaml", |command| {
             *command = Command::new("sh");
-            command.args(["-c", &format!("ulimit {ulimit} && exec \"$0\" \"$@\""), STRAIT]);
+            command.args(["-c", &format!("{first} && exec \"$0\" \"$@\""), STRAIT]);
             command.args(["run", "--config"]).arg(config);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         })

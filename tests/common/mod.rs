@@ -3,6 +3,7 @@
 
 pub(crate) mod app;
 pub(crate) mod authority;
+pub(crate) mod cgroup;
 pub(crate) mod dns;
 pub(crate) mod gateway;
 pub(crate) mod http;

@@ -187,6 +187,30 @@ fn a_configuration_directory_may_be_removed_and_made_anew() {
     }
 }
 
+#[test]
+fn a_configuration_directory_may_become_a_file_and_a_directory_again() {
+    let app = echo();
+    let make = |folder: &Path, number: u32| {
+        fs::create_dir(folder.join("config")).unwrap();
+        let text = text(folder, &version(app.address, number));
+        fs::write(folder.join("config/strait.yaml"), text).unwrap();
+    };
+    let gateway =
+        Gateway::in_folder(tempfile::tempdir().unwrap(), "config", |folder| make(folder, 0));
+    for number in [1, 3] {
+        fs::remove_dir_all(gateway.config()).unwrap();
+        // What it holds is a configuration as good as any.
+        let text = text(gateway.folder(), &version(app.address, number));
+        fs::write(gateway.config(), text).unwrap();
+        wait_until("the file is in force", || serves(&gateway, number));
+        assert_eq!(errors(&gateway), "[]");
+        fs::remove_file(gateway.config()).unwrap();
+        make(gateway.folder(), number + 1);
+        wait_until("the directory is in force", || serves(&gateway, number + 1));
+        assert_eq!(errors(&gateway), "[]");
+    }
+}
+
 /// A folder that everybody may enter, with the program in it: where it was built, others may not.
 fn folder_for_all() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();

@@ -12,6 +12,7 @@ mod endpoints;
 mod files;
 mod hostile;
 mod log;
+mod network;
 mod process;
 mod slow_links;
 mod streams;

@@ -167,7 +167,7 @@ fn when_its_own_queue_overflows_every_client_is_served_in_the_end() {
 }
 
 /// A counter of /proc/net/netstat: names in one line, values in the next.
-fn counter(netstat: &str, name: &str) -> u64 {
+pub(super) fn counter(netstat: &str, name: &str) -> u64 {
     let mut lines = netstat.lines();
     while let (Some(names), Some(values)) = (lines.next(), lines.next()) {
         let place = names.split_whitespace().position(|word| word == name);

@@ -93,8 +93,12 @@ impl Limit {
                 "look which sources connect and send no hello: limits.pendingPerSource keeps one from taking all"
             }
             Self::HelloBytes => "limits.helloBytes is the limit",
-            Self::Descriptors | Self::Sockets => {
+            Self::Descriptors => {
                 "raise the process's limit of file descriptors (ulimit -n, LimitNOFILE=), or lower limits.connections"
+            }
+            Self::Sockets => {
+                "raise what has run out: file descriptors (ulimit -n, LimitNOFILE=) or, if no address can be assigned, source \
+                 ports (net.ipv4.ip_local_port_range, or more endpoints); or lower limits.connections"
             }
             Self::Dials => {
                 "the route's endpoints answer too slowly for its load: look at them, or lower limits.connectTotal"
