@@ -6,7 +6,7 @@ mod hello;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -131,21 +131,62 @@ fn until(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
+/// Connections a second while tables change.
+const RATE: u32 = 200;
+
 /// How many tables; `STRAIT_SWAPS` says another number, 10,000 in CI.
 fn swaps() -> usize {
     let asked = std::env::var("STRAIT_SWAPS").ok();
     asked.map_or(1000, |number| number.parse().expect("STRAIT_SWAPS is a number"))
 }
 
-/// Calls the stable route until told to stop. Gives back what failed.
-fn load(gateway: SocketAddr, calls: &AtomicUsize, done: &AtomicBool) -> Vec<io::Error> {
-    let mut failures = Vec::new();
-    while !done.load(Ordering::Acquire) {
-        let call = open(gateway, STABLE).and_then(|mut stream| exchange(&mut stream));
-        failures.extend(call.err());
-        calls.fetch_add(1, Ordering::AcqRel);
+/// Callers of the stable route, [`RATE`] a second.
+struct Load {
+    started: Instant,
+    begun: AtomicU32,
+    ended: AtomicUsize,
+    done: AtomicBool,
+}
+
+impl Load {
+    /// Calls, each in its time, until told to stop. Gives back what failed.
+    fn run(&self, gateway: SocketAddr) -> Vec<io::Error> {
+        let mut failures = Vec::new();
+        while !self.done.load(Ordering::Acquire) {
+            let due = Duration::from_secs(1) * self.begun.fetch_add(1, Ordering::AcqRel) / RATE;
+            thread::sleep((self.started + due).saturating_duration_since(Instant::now()));
+            let call = open(gateway, STABLE).and_then(|mut stream| exchange(&mut stream));
+            failures.extend(call.err());
+            self.ended.fetch_add(1, Ordering::AcqRel);
+        }
+        failures
     }
-    failures
+
+    /// Does something meanwhile. What it came to, and how many calls there were, none of which failed.
+    fn during<T>(gateway: SocketAddr, work: impl FnOnce(&Self) -> T) -> (T, usize) {
+        let (begun, ended, done) = (AtomicU32::new(0), AtomicUsize::new(0), AtomicBool::new(false));
+        let load = Self { started: Instant::now(), begun, ended, done };
+        let (came, failures) = thread::scope(|scope| {
+            // Several, so that a call that takes long does not hold up the next.
+            let callers = [(); 4].map(|()| scope.spawn(|| load.run(gateway)));
+            let finished = Finished(&load.done);
+            let came = work(&load);
+            drop(finished);
+            let failures = callers.map(|caller| caller.join().unwrap());
+            (came, failures.into_iter().flatten().collect::<Vec<_>>())
+        });
+        let calls = load.ended.into_inner();
+        assert!(failures.is_empty(), "{} of {calls} calls failed: {failures:?}", failures.len());
+        let each = load.started.elapsed() / u32::try_from(calls).unwrap().max(1);
+        measured(&format!("{calls} calls, one each {each:?}, 0 failed"));
+        (came, calls)
+    }
+
+    /// Waits for a call that began after this.
+    fn wait(&self) {
+        let before = self.ended.load(Ordering::Acquire);
+        until("a call under this table", || self.ended.load(Ordering::Acquire) > before);
+    }
 }
 
 /// Tells threads when it is dropped, also by a panic: the scope would wait for them.
@@ -162,12 +203,9 @@ fn a_thousand_tables_fail_no_stable_route_and_are_gone_while_their_connections_l
     let (endpoint, swaps) = (echo(), swaps());
     let mut gateway = Gateway::start();
     gateway.publish(&[STABLE, "moving0.example"], endpoint);
-    let started = Instant::now();
-    let (address, done, calls) = (gateway.address, AtomicBool::new(false), AtomicUsize::new(0));
+    let (started, address) = (Instant::now(), gateway.address);
     let (mut old, mut held) = (Vec::new(), Vec::new());
-    let failures = thread::scope(|scope| {
-        let callers = [(); 3].map(|()| scope.spawn(|| load(address, &calls, &done)));
-        let finished = Finished(&done);
+    let ((), calls) = Load::during(address, |load| {
         for swap in 1..=swaps {
             if swap.is_multiple_of(swaps / HELD) {
                 // By a route that the next table does not have any more.
@@ -175,18 +213,13 @@ fn a_thousand_tables_fail_no_stable_route_and_are_gone_while_their_connections_l
                 held.push(open(address, &name).unwrap());
             }
             old.push(gateway.in_force());
-            let before = calls.load(Ordering::Acquire);
             gateway.publish(&[STABLE, &format!("moving{swap}.example")], endpoint);
-            until("a call under this table", || calls.load(Ordering::Acquire) > before);
+            load.wait();
         }
-        drop(finished);
-        callers.map(|caller| caller.join().unwrap()).into_iter().flatten().collect::<Vec<_>>()
     });
-    let calls = calls.into_inner();
-    assert!(failures.is_empty(), "{} of {calls} calls failed: {failures:?}", failures.len());
     assert!(calls > swaps, "{calls} calls are no load");
     assert_eq!((old.len(), held.len()), (swaps, HELD));
-    measured(&format!("{swaps} tables, {calls} calls in {:?}, 0 failed", started.elapsed()));
+    measured(&format!("{swaps} tables in {:?}", started.elapsed()));
 
     until("the end of the callers' connections", || gateway.proxy.open_connections() == held.len());
     let tables = old.iter().filter(|(generation, _)| generation.strong_count() > 0).count();
@@ -201,19 +234,23 @@ fn a_thousand_tables_fail_no_stable_route_and_are_gone_while_their_connections_l
 fn a_removed_route_refuses_from_the_swap_on_and_its_connections_live() {
     let endpoint = echo();
     let mut gateway = Gateway::start();
+    gateway.publish(&[STABLE], endpoint);
     let mut longest = Duration::ZERO;
-    for _ in 0..100 {
-        gateway.publish(&[STABLE, "removed.example"], endpoint);
-        let mut live = open(gateway.address, "removed.example").unwrap();
-        gateway.publish(&[STABLE], endpoint);
-        let published = Instant::now();
-        let mut refused = TcpStream::connect(gateway.address).unwrap();
-        refused.set_read_timeout(Some(PATIENCE)).unwrap();
-        refused.write_all(&hello(b"removed.example")).unwrap();
-        expect(&mut refused, &UNRECOGNIZED_NAME).unwrap();
-        longest = longest.max(published.elapsed());
-        exchange(&mut live).unwrap();
-    }
+    Load::during(gateway.address, |load| {
+        for _ in 0..100 {
+            gateway.publish(&[STABLE, "removed.example"], endpoint);
+            let mut live = open(gateway.address, "removed.example").unwrap();
+            gateway.publish(&[STABLE], endpoint);
+            let published = Instant::now();
+            let mut refused = TcpStream::connect(gateway.address).unwrap();
+            refused.set_read_timeout(Some(PATIENCE)).unwrap();
+            refused.write_all(&hello(b"removed.example")).unwrap();
+            expect(&mut refused, &UNRECOGNIZED_NAME).unwrap();
+            longest = longest.max(published.elapsed());
+            exchange(&mut live).unwrap();
+            load.wait();
+        }
+    });
     // Not one is served any more, so this is how long a refusal takes.
     measured(&format!("removed route: refused {longest:?} after the swap at the latest"));
 }
