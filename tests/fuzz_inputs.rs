@@ -1,0 +1,131 @@
+//! Inputs that a fuzzer has found, one by one: each is judged in time. What was found stands in `fuzz/corpus`, on a machine that has
+//! fuzzed; the seeds of `.ci/fuzz` are tried on every machine.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use strait::config::{parse_routes_text, parse_text};
+use strait::proxy::hello::{HelloParser, Progress};
+use strait::proxy::proxy_protocol;
+
+/// `limits.helloBytes` as it is by default.
+const LIMIT: usize = 64 * 1024;
+/// What comes from strangers.
+const OF_STRANGERS: Duration = Duration::from_millis(10);
+/// What the operator writes, of the 70,000 octets that `.ci/fuzz` tries at most. A debug build; an optimized one takes a tenth.
+const OF_OPERATORS: Duration = Duration::from_secs(1);
+/// Of so many one has to be as fast as it should be: a page fault or a cold cache is none of the input's.
+const REPETITIONS: u32 = 20;
+
+/// Processor time of this thread: what else the machine does takes none of it.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.try_into().unwrap())
+}
+
+/// The least time that something takes, measured until it is within the bound.
+fn least(bound: Duration, parse: impl Fn()) -> Duration {
+    let mut least = Duration::MAX;
+    for _ in 0..REPETITIONS {
+        let before = processor_time();
+        parse();
+        least = least.min(processor_time().saturating_sub(before));
+        if least < bound {
+            break;
+        }
+    }
+    least
+}
+
+/// The files of a folder; none where there is no such folder.
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let files = entries.map(|entry| entry.unwrap().path());
+    files.filter(|file| file.to_string_lossy().ends_with(ending)).collect()
+}
+
+/// Tries seeds and what was found with a target.
+fn try_all(target: &str, seeds: &[PathBuf], bound: Duration, parse: impl Fn(&[u8])) {
+    let found = files(&format!("fuzz/corpus/{target}"), "");
+    let mut slowest = (Duration::ZERO, PathBuf::new());
+    for file in seeds.iter().chain(&found) {
+        let bytes = fs::read(file).unwrap();
+        let took = least(bound, || parse(&bytes));
+        assert!(took < bound, "{} takes {took:?}", file.display());
+        slowest = slowest.max((took, file.clone()));
+    }
+    assert!(!seeds.is_empty());
+    let _ = writeln!(
+        std::io::stderr(),
+        "measured: {target}: {} inputs, {} of them found by the fuzzer; the slowest takes {:?}",
+        seeds.len() + found.len(),
+        found.len(),
+        slowest.0
+    );
+}
+
+fn parse_hello(bytes: &[u8]) {
+    let _ = HelloParser::new(LIMIT).advance(bytes);
+    // In segments of a narrow path, as a connection drives it.
+    let mut parser = HelloParser::new(LIMIT);
+    let mut ends = (0..bytes.len()).step_by(500).chain([bytes.len()]);
+    let _ = ends.find(|&end| parser.advance(&bytes[..end]) != Progress::NeedMore);
+}
+
+#[test]
+fn no_hello_takes_long() {
+    try_all("hello", &files("tests/hellos/cases", ".bin"), OF_STRANGERS, parse_hello);
+}
+
+#[test]
+fn the_longest_hello_in_the_smallest_pieces_does_not_take_long() {
+    // A record for each octet (RFC 8446 §5.1 allows it), and each octet by itself: a hello of 10,900, all but the last ten.
+    let [high, low] = 10_896_u16.to_be_bytes();
+    let body = [&[1, 0, high, low, 3, 3][..], &[7; 32], &[0], &[0x2a, 0x60]].concat();
+    let octets = body.iter().copied().chain(std::iter::repeat(0x13)).take(10_890);
+    let bytes: Vec<u8> = octets.flat_map(|octet| [0x16, 3, 1, 0, 1, octet]).collect();
+    let took = least(OF_STRANGERS, || {
+        let mut parser = HelloParser::new(LIMIT);
+        (1..bytes.len())
+            .for_each(|end| assert_eq!(parser.advance(&bytes[..end]), Progress::NeedMore));
+    });
+    let _ = writeln!(std::io::stderr(), "measured: {} octets, one by one: {took:?}", bytes.len());
+    // Each octet costs a packet and a read besides, which are far more.
+    assert!(took < 10 * OF_STRANGERS, "{took:?}");
+}
+
+#[test]
+fn no_proxy_header_takes_long() {
+    let seeds = files("tests/hellos/cases", ".bin");
+    try_all("proxy_header", &seeds, OF_STRANGERS, |bytes| {
+        let _ = proxy_protocol::parse(bytes);
+    });
+}
+
+#[test]
+fn no_configuration_takes_long() {
+    try_all("config", &files("config", ".yaml"), OF_OPERATORS, |text| {
+        if let Err(problems) = parse_text(Path::new("fuzz.yaml"), text) {
+            for problem in problems {
+                let _ = problem.to_string();
+            }
+        }
+    });
+}
+
+#[test]
+fn no_routes_file_takes_long() {
+    // There is none in the tree: a hello is as wrong as a seed may be.
+    let seeds = files("tests/hellos/cases", ".bin");
+    try_all("routes_file", &seeds, OF_OPERATORS, |text| {
+        if let Err(problems) = parse_routes_text(Path::new("fuzz.map"), text) {
+            for problem in problems {
+                let _ = problem.to_string();
+            }
+        }
+    });
+}
