@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -279,6 +281,58 @@ fn a_quiet_pair_gets_its_fins_and_no_later_call_reaches_the_endpoint() {
         drop(client);
         let carried = end(&told).await;
         assert_eq!((carried.end, carried.up, carried.down), (End::Quiet, 200, 300));
+    });
+}
+
+/// Whose FIN came first, of a pair that is closed: epoll tells of descriptors in the order in which they became ready.
+async fn first_to_hear() -> u64 {
+    const CLIENT: u64 = 0;
+    const ENDPOINT: u64 = 1;
+    let Carriage { mut client, mut endpoint, .. } = carriage(b"", 0, HOUR).await;
+    answered_call(&mut client, &mut endpoint).await;
+    let heard = epoll::create(CreateFlags::CLOEXEC).unwrap();
+    // Not in the order that is expected.
+    for (end, number) in [(&endpoint, ENDPOINT), (&client, CLIENT)] {
+        epoll::add(&heard, end, EventData::new_u64(number), EventFlags::RDHUP).unwrap();
+    }
+    advance(Duration::from_secs(1), drained());
+    let mut events = Vec::with_capacity(2);
+    while events.is_empty() {
+        let _ = epoll::wait(&heard, spare_capacity(&mut events), None);
+    }
+    events[0].data.u64()
+}
+
+#[test]
+fn the_client_hears_of_the_end_before_the_endpoint() {
+    const ROUNDS: u64 = 20;
+    let endpoint_first: u64 = (0..ROUNDS).map(|_| on_a_core(first_to_hear())).sum();
+    // The kernel may deliver on another core what was sent first; in the other order it would be all of them.
+    assert!(endpoint_first <= ROUNDS / 4, "{endpoint_first} of {ROUNDS}");
+}
+
+#[test]
+fn an_answer_that_is_not_taken_yet_keeps_a_pair() {
+    on_a_core(async {
+        let Carriage { mut client, mut endpoint, counters, told } = carriage(b"", 0, HOUR).await;
+        answered_call(&mut client, &mut endpoint).await;
+        let answer = noise(1 << 16, 1);
+        let mut before = 0;
+        // Nothing tells that all buffers are full but that nothing more goes in.
+        while counters.1.get() != before {
+            before = counters.1.get();
+            let fill = async {
+                loop {
+                    endpoint.writable().await.unwrap();
+                    let _ = endpoint.try_write(&answer);
+                }
+            };
+            timeout(Duration::from_millis(200), fill).await.unwrap_err();
+        }
+        let due = |look| ENGINE.with_borrow_mut(|engine| engine.due(drained(), look));
+        assert!(due(4).is_empty() && due(12).is_empty(), "what it holds would be lost");
+        assert!(told.lock().unwrap().is_none());
+        drop(client);
     });
 }
 
