@@ -1,7 +1,7 @@
 //! What the service manager hears and passes.
 
 use std::collections::HashMap;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use rustix::process::Signal;
 
-use super::common::PATIENCE;
 use super::common::gateway::{BASE, Gateway, STRAIT, filled};
+use super::common::net::Net;
+use super::common::{PATIENCE, counterpart, wait_for};
 use super::{command, first_by, take_over};
 
 /// The service manager's end.
@@ -89,4 +90,33 @@ fn a_socket_of_the_service_manager_is_taken_and_serves_what_came_before() {
     assert_eq!(gateway.bound(&address.to_string()), Some(address));
     std::io::Write::write_all(&mut &early, b"GET / HTTP/1.1\r\n\r\n").unwrap();
     assert_eq!(gateway.record("not_tls")["client"], early.local_addr().unwrap().to_string());
+}
+
+#[test]
+fn systemd_starts_it_with_a_socket_at_the_first_connection() {
+    let name = "systemd starts it with a socket";
+    let Some(systemd) = counterpart(name, "systemd-socket-activate") else { return };
+    let Some(net) = Net::new(name) else { return };
+    net.run(|| {
+        let address = "127.0.0.1:8443".parse().unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let config = folder.path().join("strait.yaml");
+        let text = BASE.replace("127.0.0.1:0", "127.0.0.1:8443");
+        std::fs::write(&config, filled(&text, folder.path())).unwrap();
+        let mut service = Command::new(systemd);
+        service.arg("--listen=127.0.0.1:8443").arg(STRAIT).arg("run").arg("--config").arg(&config);
+        let mut gateway = Gateway::launch(folder, config, service.stdin(Stdio::null()));
+        let early = wait_for("systemd listens", || TcpStream::connect(address).ok());
+        // Only now the gateway is started, by this connection.
+        gateway.wait_until_ready();
+        assert_eq!(gateway.bound("127.0.0.1:8443"), Some(address));
+        std::io::Write::write_all(&mut &early, b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        gateway.wait_for_words("not_tls");
+        let client = early.local_addr().unwrap().to_string();
+        assert!(
+            gateway.lines().iter().any(|line| line.contains("not_tls") && line.contains(&client))
+        );
+        gateway.signal(Signal::TERM);
+        assert_eq!(gateway.exit().code(), Some(0));
+    });
 }
