@@ -15,6 +15,7 @@ pub mod health;
 pub mod model;
 pub mod policy;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod reactor;
 pub mod routing;
 pub mod shutdown;

@@ -37,13 +37,14 @@ const TABLE: &[Row] = &[
     ("socket", May::Only(&[])),
     ("handover", May::Only(&[])),
     ("reactor", May::Only(&[])),
+    ("proxy_protocol", May::Only(&[&["model"]])),
     ("policy", May::Only(&[&["model"]])),
     ("config", May::Only(&[WORDS])),
     ("routing", May::Only(&[WORDS])),
     ("telemetry", May::Only(&[&["config", "model"]])),
     ("discovery", May::Only(&[CONTROL, AROUND, WORDS])),
     ("health", May::Only(&[CONTROL, AROUND, WORDS])),
-    ("proxy", May::Only(&[&["routing", "reactor"], AROUND, WORDS])),
+    ("proxy", May::Only(&[&["routing", "reactor", "proxy_protocol"], AROUND, WORDS])),
     // Names no peer: `app` hands it closures.
     ("admin", May::Only(&[&["config", "socket", "shutdown"], WORDS])),
 ];

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use strait::config::{parse_routes_text, parse_text};
 use strait::proxy::hello::{HelloParser, Progress};
-use strait::proxy::proxy_protocol;
+use strait::proxy_protocol;
 
 /// `limits.helloBytes` as it is by default.
 const LIMIT: usize = 64 * 1024;

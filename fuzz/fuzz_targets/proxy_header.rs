@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use strait::proxy::proxy_protocol::{Parsed, encode, parse};
+use strait::proxy_protocol::{Parsed, encode, parse};
 
 fuzz_target!(|bytes: &[u8]| {
     let whole = parse(bytes);

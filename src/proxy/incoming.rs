@@ -10,15 +10,15 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::model::ending::Ending;
+use crate::proxy_protocol::{self, Addresses, Header, Parsed};
 use crate::reactor::Socket;
 
 use super::buffer;
 use super::hello::{Hello, HelloParser, Progress};
-use super::proxy_protocol::{self, Addresses, Header, Parsed};
 use super::refuse::Refused;
 
 /// The longest PROXY header that is accepted, and so as much as is read for one.
-const LONGEST_HEADER: usize = 4096;
+const LONGEST_HEADER: usize = proxy_protocol::MAX_V2;
 
 /// An accepted socket with the bytes that came so far. Holds no memory before the first one, and never more than the limit of
 /// what is being read.

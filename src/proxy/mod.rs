@@ -24,7 +24,6 @@ mod incoming;
 mod inherited;
 mod listener;
 mod places;
-pub mod proxy_protocol;
 mod record;
 mod refuse;
 mod relay;

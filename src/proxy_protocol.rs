@@ -12,7 +12,7 @@ use std::str::FromStr;
 const MAX_V1: usize = 107;
 /// Most bytes of a header of version 2. The format allows 64 KiB; 4 KiB have room for a client certificate's TLVs, and
 /// a pending connection holds no more than that beside its hello.
-const MAX_V2: usize = 4096;
+pub const MAX_V2: usize = 4096;
 /// Most bytes of a unique id (§2.2.5).
 pub const MAX_UNIQUE_ID: usize = 128;
 /// Most bytes of an authority that is sent; a server name has at most 253.
@@ -22,7 +22,7 @@ const SIGNATURE_V1: &[u8] = b"PROXY ";
 /// Begins with bytes that are neither TLS nor a line of text (§2.2).
 const SIGNATURE_V2: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 /// Bytes in front of the addresses: signature, version and command, family, length (§2.2).
-const PREFIX_V2: usize = 16;
+pub const PREFIX_V2: usize = 16;
 /// Version 2 in the upper half of byte 13, command `PROXY` in the lower.
 const V2_PROXY: u8 = 0x21;
 /// The same for `LOCAL`: the sender speaks for itself, as in a health check.
@@ -31,7 +31,8 @@ const V2_LOCAL: u8 = 0x20;
 /// Types of the TLVs that mean something here (§2.2).
 const AUTHORITY: u8 = 0x02;
 const CRC32C: u8 = 0x03;
-const UNIQUE_ID: u8 = 0x05;
+/// The connection's id along its way.
+pub const UNIQUE_ID: u8 = 0x05;
 
 /// What the bytes so far are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,12 +127,47 @@ pub fn encode(
     authority: &str,
     unique_id: &[u8],
 ) -> Vec<u8> {
-    let mut body = Vec::with_capacity(64 + authority.len() + unique_id.len());
+    let authority = authority.as_bytes();
+    let authority = authority.get(..MAX_AUTHORITY).unwrap_or(authority);
+    let unique_id = unique_id.get(..MAX_UNIQUE_ID).unwrap_or(unique_id);
+    encode_with(source, destination, &[(AUTHORITY, authority), (UNIQUE_ID, unique_id)])
+}
+
+/// A header of version 2 (`PROXY`, TCP) with any TLVs, in this order. They are its caller's to bound: all of them together must
+/// leave it within [`MAX_V2`].
+pub fn encode_with(source: SocketAddr, destination: SocketAddr, tlvs: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(128);
     let family = encode_addresses(&mut body, source, destination);
-    encode_tlv(&mut body, AUTHORITY, authority.as_bytes(), MAX_AUTHORITY);
-    encode_tlv(&mut body, UNIQUE_ID, unique_id, MAX_UNIQUE_ID);
+    for (kind, value) in tlvs {
+        encode_tlv(&mut body, *kind, value);
+    }
     let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
     [&SIGNATURE_V2[..], &[V2_PROXY, family], &length.to_be_bytes(), &body].concat()
+}
+
+/// The TLVs of a header of version 2 that [`parse`] has accepted: `whole` are its bytes, no more. None of what is no such header.
+pub fn tlvs(whole: &[u8]) -> Tlvs<'_> {
+    let room = whole.get(13).and_then(|family| address_room(*family));
+    let rest = room.and_then(|room| whole.get(PREFIX_V2 + room..));
+    Tlvs { rest: rest.unwrap_or_default() }
+}
+
+/// Type and value of each TLV. Ends with the first one that does not hold what it says.
+#[derive(Debug, Clone)]
+pub struct Tlvs<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Tlvs<'a> {
+    type Item = (u8, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (&[kind, high, low], behind) = self.rest.split_first_chunk()?;
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let (value, rest) = behind.split_at_checked(length)?;
+        self.rest = rest;
+        Some((kind, value))
+    }
 }
 
 type Read<'a> = Result<Option<(Header<'a>, usize)>, ProxyError>;
@@ -226,17 +262,22 @@ fn parse_v2(received: &[u8]) -> Read<'_> {
 
 fn v2_header(whole: &[u8], family: u8) -> Result<Header<'_>, ProxyError> {
     let body = whole.get(PREFIX_V2..).unwrap_or_default();
-    let room = match family >> 4 {
-        1 => 12,
-        2 => 36,
-        3 => 216,
-        // How long addresses are that nobody knows is not known either, so nothing behind them can be read.
-        _ => return Ok(Header::default()),
-    };
+    // How long addresses are that nobody knows is not known either, so nothing behind them can be read.
+    let Some(room) = address_room(family) else { return Ok(Header::default()) };
     let (addresses, tlvs) = body.split_at_checked(room).ok_or(ProxyError::NoAddresses)?;
     let mut header = Header { addresses: v2_addresses(family, addresses), ..Header::default() };
     read_tlvs(whole, tlvs, &mut header)?;
     Ok(header)
+}
+
+/// Bytes of both addresses and ports of a family (§2.2).
+fn address_room(family: u8) -> Option<usize> {
+    match family >> 4 {
+        1 => Some(12),
+        2 => Some(36),
+        3 => Some(216),
+        _ => None,
+    }
 }
 
 /// The addresses of TCP over IP; all else falls back to the connection's own (§2.2, end).
@@ -335,8 +376,7 @@ fn as_v6(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-fn encode_tlv(body: &mut Vec<u8>, kind: u8, value: &[u8], most: usize) {
-    let value = value.get(..most).unwrap_or(value);
+fn encode_tlv(body: &mut Vec<u8>, kind: u8, value: &[u8]) {
     let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
     body.push(kind);
     body.extend(length.to_be_bytes());
@@ -359,7 +399,7 @@ mod tests {
 
     fn tlv(kind: u8, value: &[u8]) -> Vec<u8> {
         let mut body = Vec::new();
-        encode_tlv(&mut body, kind, value, usize::MAX);
+        encode_tlv(&mut body, kind, value);
         body
     }
 
@@ -458,6 +498,8 @@ mod tests {
         let whole =
             body(&[tlv(0x04, b"padding"), tlv(AUTHORITY, b"a.example"), tlv(UNIQUE_ID, &[9; 128])]);
         let Parsed::Header { header, .. } = parse(&whole) else { panic!("refused") };
+        let walked = [(0x04, &b"padding"[..]), (AUTHORITY, b"a.example"), (UNIQUE_ID, &[9; 128])];
+        assert_eq!(super::tlvs(&whole).collect::<Vec<_>>(), walked);
         assert_eq!(header.authority, Some("a.example"));
         assert_eq!(header.unique_id, Some(&[9; 128][..]));
         for (tlvs, kind) in [
