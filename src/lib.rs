@@ -21,3 +21,4 @@ pub mod routing;
 pub mod shutdown;
 pub mod socket;
 pub mod telemetry;
+pub mod watch;

@@ -1,32 +1,20 @@
-//! The file source: sends the configuration when it starts, and again whenever its contents have changed.
-//!
-//! *Directories are watched, not files*: an atomic rename replaces the inode that a watch on the file would be on, and a
-//! Kubernetes `ConfigMap` swaps the `..data` link beside it, so such a watch is dead after the first or second change. What a
-//! watch tells is only a reason to look: whether something has changed is decided by the contents, which are read when what the
-//! system says of the files does not rule a change out. A slow poll covers what no watch sees, such as network file systems and
-//! the target of a symbolic link.
+//! The file source: sends the configuration when it starts, and again whenever its contents have changed. `watch` tells when to
+//! look. Whether something has changed is decided by the contents, which are read when what the system says of the files does
+//! not rule a change out.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::background::{self, Urgency};
 use crate::config::{self, Loaded, Problem, Reading, Stamps};
+use crate::watch::{POLL, Watch};
 
 use super::pace::Pace;
-
-/// Between looks when no watch tells anything.
-const POLL: Duration = Duration::from_secs(10);
-/// A change is over when so long nothing more has happened: an editor writes in several steps.
-const QUIET: Duration = Duration::from_millis(50);
-/// A look comes at the latest so long after the first sign of a change.
-const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What a load gave.
 pub type Outcome = Result<Loaded, Vec<Problem>>;
@@ -36,9 +24,7 @@ pub type Outcome = Result<Loaded, Vec<Problem>>;
 pub struct FileSource {
     path: PathBuf,
     poll: Duration,
-    signs: Arc<Notify>,
-    /// `None` where the system gives no watch; polling goes on.
-    watcher: Option<RecommendedWatcher>,
+    watch: Watch,
     /// What was last sent.
     last: Option<Last>,
     /// How often something may be sent, also where an operator's script sends a storm of SIGHUP.
@@ -69,9 +55,7 @@ pub async fn watch(
 impl FileSource {
     /// A source that looks at least once per `poll`.
     pub fn new(path: PathBuf, poll: Duration) -> Self {
-        let signs = Arc::new(Notify::new());
-        let watcher = watcher(Arc::clone(&signs));
-        Self { path, poll, signs, watcher, last: None, pace: Pace::default() }
+        Self { path, poll, watch: Watch::new(poll), last: None, pace: Pace::default() }
     }
 
     async fn run(mut self, reload: &Notify, changes: &mpsc::Sender<Outcome>) {
@@ -99,8 +83,8 @@ impl FileSource {
 
     /// Loads when it must or when contents differ from those last sent.
     fn look(&mut self, forced: bool) -> Option<Outcome> {
-        // Before the look, so that a change during it is a sign for the next one.
-        self.watch_directories();
+        let files = self.last.as_ref().map(|last| &*last.files).unwrap_or_default();
+        self.watch.follow(config::directories(&self.path, files));
         if !forced && self.last.as_ref().is_some_and(|last| last.stamps.still_hold(&self.path)) {
             return None;
         }
@@ -110,21 +94,11 @@ impl FileSource {
         let before = self.last.as_ref();
         if before.map(|before| &before.files) != Some(&last.files) {
             // What changed in a new directory between its look and its watch is known only to a second look.
-            self.signs.notify_one();
+            self.watch.look_again();
         }
         let same = before.is_some_and(|before| before.fingerprint == fingerprint);
         self.last = Some(last);
         (forced || !same).then_some(outcome)
-    }
-
-    /// Asked for again each time: it costs little and heals a watch whose directory was replaced.
-    fn watch_directories(&mut self) {
-        let files = self.last.as_ref().map(|last| &*last.files).unwrap_or_default();
-        let Some(watcher) = &mut self.watcher else { return };
-        for directory in config::directories(&self.path, files) {
-            // A directory that is not there, or no watch left to have: polling covers it.
-            let _ = watcher.watch(&directory, RecursiveMode::NonRecursive);
-        }
     }
 
     /// Returns when there is a reason to look, and whether the operator asked for it.
@@ -132,45 +106,8 @@ impl FileSource {
         tokio::select! {
             biased;
             () = reload.notified() => true,
-            () = self.signs.notified() => {
-                self.settle().await;
-                false
-            }
-            () = sleep(self.poll) => false,
+            () = self.watch.sign() => false,
         }
-    }
-
-    async fn settle(&self) {
-        let patience = Instant::now() + PATIENCE;
-        let quiet = async {
-            while timeout_at(Instant::now() + QUIET, self.signs.notified()).await.is_ok() {}
-        };
-        tokio::select! {
-            () = quiet => {}
-            () = sleep_until(patience) => {}
-        }
-    }
-}
-
-fn watcher(signs: Arc<Notify>) -> Option<RecommendedWatcher> {
-    let told = move |event: notify::Result<Event>| {
-        // An error may be a lost event, so it is a sign as well.
-        if event.map_or(true, |event| changes_contents(event.kind)) {
-            signs.notify_one();
-        }
-    };
-    notify::recommended_watcher(told).ok()
-}
-
-/// Our own reading opens and closes files: taken for a change it would make us read again, for ever.
-fn changes_contents(kind: EventKind) -> bool {
-    match kind {
-        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
-        EventKind::Any
-        | EventKind::Create(_)
-        | EventKind::Modify(_)
-        | EventKind::Remove(_)
-        | EventKind::Other => true,
     }
 }
 
