@@ -21,4 +21,5 @@ pub mod routing;
 pub mod shutdown;
 pub mod socket;
 pub mod telemetry;
+pub mod tls;
 pub mod watch;

@@ -45,6 +45,7 @@ const TABLE: &[Row] = &[
     ("telemetry", May::Only(&[&["config", "model"]])),
     ("discovery", May::Only(&[CONTROL, &["watch"], AROUND, WORDS])),
     ("health", May::Only(&[CONTROL, AROUND, WORDS])),
+    ("tls", May::Only(&[&["config", "watch"]])),
     ("proxy", May::Only(&[&["routing", "reactor", "proxy_protocol"], AROUND, WORDS])),
     // Names no peer: `app` hands it closures.
     ("admin", May::Only(&[&["config", "socket", "shutdown"], WORDS])),
