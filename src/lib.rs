@@ -8,6 +8,7 @@ pub mod admin;
 pub mod app;
 pub mod background;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod discovery;
 pub mod handover;

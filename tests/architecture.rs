@@ -46,7 +46,8 @@ const TABLE: &[Row] = &[
     ("discovery", May::Only(&[CONTROL, &["watch"], AROUND, WORDS])),
     ("health", May::Only(&[CONTROL, AROUND, WORDS])),
     ("tls", May::Only(&[&["config", "watch"]])),
-    ("proxy", May::Only(&[&["routing", "reactor", "proxy_protocol"], AROUND, WORDS])),
+    ("cluster", May::Only(&[&["reactor", "proxy_protocol", "tls", "config"], WORDS])),
+    ("proxy", May::Only(&[&["routing", "cluster", "reactor", "proxy_protocol"], AROUND, WORDS])),
     // Names no peer: `app` hands it closures.
     ("admin", May::Only(&[&["config", "socket", "shutdown"], WORDS])),
 ];

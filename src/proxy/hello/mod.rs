@@ -11,10 +11,12 @@
 //! minor byte, ciphers, and the bodies of all extensions but the server name (so ECH's outer name is the name). What
 //! follows the hello is not looked at either.
 
+mod alpn;
 mod error;
 mod judge;
 mod message;
 
+pub use alpn::offers_only;
 pub use error::{Field, HelloError, Spoken};
 
 use crate::model::name::{CanonicalName, NameBuilder};
