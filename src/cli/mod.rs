@@ -1,5 +1,6 @@
 //! The commands. The only module that prints.
 
+pub mod certs;
 pub mod check;
 pub mod client;
 pub mod demo;
@@ -21,6 +22,7 @@ use clap::{Parser, Subcommand};
 use crate::config::problem::Problem;
 use crate::routing::explain::Explanation;
 
+use certs::CertsArguments;
 use check::{CheckArguments, Checked};
 use client::{AdminUrl, ClientError};
 use explain::ExplainArguments;
@@ -54,6 +56,8 @@ enum Command {
     Explain(ExplainArguments),
     /// Tell how a running gateway is
     Status(StatusArguments),
+    /// Make certificates to try links with
+    Certs(CertsArguments),
     /// Two clusters in one process: watch calls cross, fail over and be refused
     Demo(DemoArguments),
 }
@@ -176,6 +180,7 @@ fn execute(arguments: &Arguments, work: &impl Work, out: &mut Out) -> Result<Out
         Command::Demo(arguments) => work.demo(arguments, out),
         Command::Check(arguments) => check::check(arguments, work, out),
         Command::Explain(arguments) => block_on(explain::explain(arguments, work, out)),
+        Command::Certs(arguments) => certs::certs(arguments, out),
         Command::Status(arguments) => block_on(status::status(arguments, out)),
     }
 }

@@ -101,7 +101,7 @@ fn the_definitions_hold_together() {
 
 #[test]
 fn every_help_has_an_example_and_the_exit_codes() {
-    for name in ["run", "check", "explain", "status", "demo"] {
+    for name in ["run", "check", "explain", "status", "certs", "demo"] {
         let error = Arguments::try_parse_from(["strait", name, "--help"]).unwrap_err();
         let help = error.to_string();
         assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0));
