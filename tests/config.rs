@@ -8,7 +8,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use serde_json::Value;
 use strait::config::{self, AdminAddress, ConnectionLog, Loaded, Problem, Resolver, Settings};
-use strait::model::snapshot::{Allow, AllowRule, EndpointAt};
+use strait::model::app::AppId;
+use strait::model::snapshot::{Allow, AllowRule, EndpointAt, RouteSpec};
 
 const SHIPPED: &str = include_str!("../config/strait.yaml");
 
@@ -55,40 +56,35 @@ fn the_shipped_file_loads_without_a_warning() {
     assert_eq!(loaded.config.listeners.ingress[0].address, "[::]:8443".parse().unwrap());
 }
 
-/// Each run of lines that begin with `#-`, as a number of the first line and how many they are.
-fn commented_examples() -> Vec<(usize, usize)> {
-    let mut examples: Vec<(usize, usize)> = Vec::new();
-    for (number, _) in SHIPPED.lines().enumerate().filter(|(_, line)| line.starts_with("#- ")) {
-        match examples.last_mut() {
-            Some((first, count)) if *first + *count == number => *count += 1,
-            _ => examples.push((number, 1)),
+/// The shipped file with every example in it. Those for links need each other.
+fn uncommented() -> (String, usize) {
+    let mut examples = 0;
+    let lines = SHIPPED.lines().map(|line| match line.strip_prefix("#- ") {
+        Some(example) => {
+            examples += 1;
+            format!("{example}\n")
         }
-    }
-    examples
-}
-
-fn uncommented(first: usize, count: usize) -> String {
-    let line = |(number, line): (usize, &str)| {
-        let chosen = (first..first + count).contains(&number);
-        let line = if chosen { line.strip_prefix("#- ").unwrap() } else { line };
-        format!("{line}\n")
-    };
-    SHIPPED.lines().enumerate().map(line).collect()
+        None => format!("{line}\n"),
+    });
+    (lines.collect(), examples)
 }
 
 #[test]
 fn every_commented_example_loads_with_its_files_beside_it() {
-    let examples = commented_examples();
-    assert_eq!(examples.len(), 2);
-    for (first, count) in examples {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("strait.yaml");
-        fs::write(&path, uncommented(first, count)).unwrap();
-        fs::write(folder.path().join("names.map"), "legacy.west.example 10.0.1.9:443\n").unwrap();
-        if let Err(problems) = config::load(&path) {
-            panic!("line {}: {}", first + 1, shown(&problems));
-        }
-    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("strait.yaml");
+    let (text, examples) = uncommented();
+    assert!(examples > 15, "{examples} lines of examples");
+    fs::write(&path, text).unwrap();
+    fs::write(folder.path().join("names.map"), "legacy.west.example 10.0.1.9:443\n").unwrap();
+    let loaded = config::load(&path).unwrap_or_else(|problems| panic!("{}", shown(&problems)));
+    let [open] = &*loaded.warnings else { panic!("{}", shown(&loaded.warnings)) };
+    assert!(open.message.contains("every route of this file is open"), "{open}");
+    let links = loaded.config.links.unwrap();
+    assert_eq!(links.directory, folder.path().join("tls"));
+    assert_eq!(&*links.peers[0].trust_domain, "east.example");
+    let imported = |route: &&RouteSpec| route.import.is_some();
+    assert_eq!(loaded.config.routes.routes.iter().filter(imported).count(), 2);
 }
 
 fn schema() -> String {
@@ -162,15 +158,15 @@ help: write a whole number, without a sign or a unit
 strait.yaml:8:5: error: exports[0]: `allow` is missing
 8 |   - { app: shop/checkout }
   |     ^
-help: add `allow: [{ networksOf: CLUSTER }]`, `[{ network: CIDR }]`, or `any` if everybody may call it
+help: add `allow: [{ cluster: CLUSTER }]`, `[{ networksOf: CLUSTER }]`, `[{ network: CIDR }]`, or `any` if everybody may call it
 strait.yaml:9:12: error: exports[1].app: shop/order is not one of `apps`
 9 |   - { app: shop/order, allow: [{ cluster: east }] }
   |            ^^^^^^^^^^
 help: did you mean `shop/orders`?
-strait.yaml:9:34: error: exports[1].allow[0].cluster: `cluster` needs links between gateways, which do not exist in this version
+strait.yaml:9:43: error: exports[1].allow[0].cluster: there is no cluster `east` under `clusters`
 9 |   - { app: shop/order, allow: [{ cluster: east }] }
-  |                                  ^^^^^^^
-help: use `networksOf`: it judges the network that a connection comes from
+  |                                           ^^^^
+help: add it: `clusters: { east: { networks: [CIDR] } }`
 "
     );
 }
@@ -202,7 +198,7 @@ fn what_is_no_yaml_is_told_with_its_place() {
 
 /// What stands below the cluster, and what is wrong with it.
 const BAD: &[(&str, &str)] = &[
-    ("imports: []", "2: imports: this version does not have `imports`"),
+    ("services: []", "2: services: this version does not have `services`"),
     ("listeners: { dns: {} }", "2: listeners.dns: this version does not have `dns`"),
     (
         "listeners: { ingress: [] }",
@@ -304,6 +300,364 @@ fn bad_values_are_told_with_the_key_and_the_line() {
     for (rest, expected) in BAD {
         assert_eq!(messages(&west(rest)), [*expected], "{rest}");
     }
+}
+
+/// Two clusters with links, and apps that call and are called; what is wrong stands in the lines below.
+const LINKED: &str = "\
+cluster: west
+local: { networks: [10.0.0.0/16] }
+link: { directory: tls, trustDomain: example.org }
+names: [\"{app}.{namespace}.mesh.example\"]
+clusters:
+  east: { gateways: [\"gw.east.example:8443\", \"203.0.113.1:8443\"], networks: [203.0.113.0/24] }
+  south: { gateways: [\"gw.south.example:8443\"], trustDomain: south.example, trustBundle: south.pem }
+  quiet: { networks: [192.0.2.0/24] }
+apps:
+  - { app: shop/orders, endpoints: [{ address: \"10.0.1.7:1\", priority: 3 }, { address: \"10.0.1.8:1\", priority: 9 }] }
+  - { app: shop/frontend, from: [{ network: 10.0.4.0/24 }, { network: 10.0.5.0/24 }] }
+  - { app: shop/batch, endpoints: [\"10.0.1.9:1\"], from: [{ network: 10.0.0.0/20 }] }
+";
+const LINKED_LINES: usize = 12;
+
+fn app(written: &str) -> AppId {
+    AppId::parse(written).unwrap()
+}
+
+/// Gateways of an entry with their clusters, in order of preference.
+fn gateways(route: &RouteSpec) -> Vec<(u8, String)> {
+    let gateways = route.import.iter().flat_map(|import| &import.gateways);
+    gateways.map(|at| (at.priority, format!("{} of {}", at.at, at.cluster))).collect()
+}
+
+#[test]
+fn an_app_that_is_exported_and_imported_has_one_entry() {
+    let loaded = good(&format!(
+        "{LINKED}\
+exports:
+  - {{ app: shop/orders, allow: [{{ cluster: east, apps: [shop/frontend] }}, {{ cluster: south }}] }}
+imports:
+  - {{ app: shop/orders, clusters: [south, west, east], allow: [shop/frontend] }}
+  - {{ app: shop/billing, clusters: [east], allow: any, name: billing.example }}
+"
+    ));
+    assert_eq!(loaded.warnings, []);
+    let [orders, billing] = &*loaded.config.routes.routes else { panic!("two entries") };
+    let rule = |cluster: &str, apps| AllowRule::Cluster { cluster: cluster.into(), apps };
+    let rules = vec![rule("east", vec![app("shop/frontend")]), rule("south", vec![])];
+    assert_eq!(orders.allow, Allow::Rules(rules));
+    let import = orders.import.as_ref().unwrap();
+    assert_eq!(import.allow, Allow::Rules(vec![AllowRule::Caller(app("shop/frontend"))]));
+    assert!(import.own);
+    let own: Vec<u8> = orders.endpoints.iter().map(|endpoint| endpoint.priority).collect();
+    assert_eq!(own, [1, 2], "within this cluster the app's own order holds");
+    let south = (0, "gw.south.example:8443 of south".to_owned());
+    let east = |priority| {
+        ["gw.east.example:8443", "203.0.113.1:8443"].map(|at| (priority, format!("{at} of east")))
+    };
+    assert_eq!(gateways(orders), [&[south][..], &east(3)].concat());
+    assert_eq!((&billing.allow, billing.endpoints.len()), (&Allow::Hidden, 0));
+    assert_eq!(billing.names[0].0.to_string(), "billing.example");
+    assert_eq!(gateways(billing), east(0));
+    let routes = &loaded.config.routes;
+    assert_eq!(routes.local, ["10.0.0.0/16".parse().unwrap()]);
+    let callers: Vec<_> =
+        routes.callers.iter().map(|(app, of)| (app.to_string(), of.len())).collect();
+    assert_eq!(callers, [("shop/batch".to_owned(), 1), ("shop/frontend".to_owned(), 2)]);
+}
+
+#[test]
+fn links_are_known_with_what_each_cluster_is_trusted_by() {
+    let folder = Folder::new(&[("conf.d/a.yaml", LINKED)]);
+    let links = folder.load().unwrap().config.links.unwrap();
+    let conf = folder.0.path().join("conf.d");
+    assert_eq!((links.directory, links.allow_readable_key), (conf.join("tls"), false));
+    let peers: Vec<_> = links
+        .peers
+        .iter()
+        .map(|peer| (&*peer.cluster, &*peer.trust_domain, peer.trust_bundle.clone()))
+        .collect();
+    let expected = [
+        ("east", "example.org", None),
+        ("quiet", "example.org", None),
+        ("south", "south.example", Some(conf.join("south.pem"))),
+    ];
+    assert_eq!(peers, expected);
+    assert_eq!(good("cluster: west\n").config.links, None);
+}
+
+/// What stands below [`LINKED`], and what is wrong with it, in lines counted from there.
+const BAD_LINKS: &[(&str, &str)] = &[
+    (
+        "imports: [{ app: shop/x, clusters: [], allow: any }]",
+        "imports[0].clusters: the list is empty: the app is called nowhere",
+    ),
+    ("imports: [{ app: shop/x, allow: any }]", "imports[0]: `clusters` is missing"),
+    (
+        "imports: [{ app: shop/x, clusters: [eats], allow: any }]",
+        "imports[0].clusters[0]: there is no cluster `eats` under `clusters`",
+    ),
+    (
+        "imports: [{ app: shop/x, clusters: [quiet], allow: any }]",
+        "imports[0].clusters[0]: the cluster `quiet` has no gateways, so nothing leads there",
+    ),
+    (
+        "imports: [{ app: shop/x, clusters: [east, east], allow: any }]",
+        "imports[0].clusters[1]: east stands in this list twice",
+    ),
+    (
+        "imports: [{ app: shop/x, clusters: [west, east], allow: any }]",
+        "imports[0].clusters[0]: west is this cluster, and `apps` has no endpoints of shop/x",
+    ),
+    (
+        "imports: [{ app: shop/frontend, clusters: [east, west], allow: any }]",
+        "imports[0].clusters[1]: west is this cluster, and `apps` has no endpoints of shop/frontend",
+    ),
+    (
+        "imports: [{ app: shop/x, clusters: [east], allow: some }]",
+        "imports[0].allow: `allow` is neither `any` nor a list of apps",
+    ),
+    (
+        "imports: [{ app: shop/x, clusters: [east], allow: [{ cluster: east }] }]",
+        "imports[0].allow[0]: a plain value is expected here, not a map",
+    ),
+    (
+        "imports: [{ app: shop/x, clusters: [east], allow: [shop/orders] }]",
+        "imports[0].allow[0]: nothing tells when shop/orders calls: it has no `from`",
+    ),
+    (
+        "imports: [{ app: shop/x, clusters: [east], allow: [shop/frontent] }]",
+        "imports[0].allow[0]: shop/frontent is not one of `apps`",
+    ),
+    (
+        "imports: [{ app: shop/x, clusters: [east], allow: any }, { app: shop/x, clusters: [south], allow: any }]",
+        "imports[1].app: shop/x is imported twice, also at strait.yaml:13:18",
+    ),
+    (
+        "exports: [{ app: shop/orders, allow: any }]\nimports: [{ app: shop/orders, clusters: [east], allow: any, name: o.example }]",
+        "imports[0].name: shop/orders is exported under another name than o.example, and an app has one",
+    ),
+    (
+        "exports: [{ app: shop/frontend, allow: any }]",
+        "exports[0].app: shop/frontend has no endpoints, so nobody can call it",
+    ),
+    (
+        "exports: [{ app: shop/orders, allow: [{ cluster: west }] }]",
+        "exports[0].allow[0].cluster: west is this cluster itself, and no link comes from there",
+    ),
+    (
+        "exports: [{ app: shop/orders, allow: [{ cluster: east, apps: [] }] }]",
+        "exports[0].allow[0].apps: `apps` is empty",
+    ),
+    (
+        "exports: [{ app: shop/orders, allow: [{ cluster: east, apps: }] }]",
+        "exports[0].allow[0]: `apps` is empty",
+    ),
+    (
+        "exports: [{ app: shop/orders, allow: [{ cluster: east, apps: [frontend] }] }]",
+        "exports[0].allow[0].apps[0]: an app is written namespace/app",
+    ),
+    (
+        "exports: [{ app: shop/orders, allow: [{ apps: [shop/x] }] }]",
+        "exports[0].allow[0].apps: `apps` without a `cluster`",
+    ),
+    (
+        "exports: [{ app: shop/orders, allow: [{ cluster: east, network: 10.0.0.0/8 }] }]",
+        "exports[0].allow[0]: two rules in one: either would do",
+    ),
+    (
+        "routes: [{ name: a.b, endpoints: [\"h:1\"], allow: [{ cluster: east }] }]",
+        "routes[0].allow[0].cluster: a link leads to apps that are exported, and to no plain route",
+    ),
+];
+
+#[test]
+fn mistakes_about_links_are_told_with_the_key() {
+    for (rest, expected) in BAD_LINKS {
+        let found = messages(&format!("{LINKED}{rest}\n"));
+        let [found] = &*found else { panic!("{rest}: {found:?}") };
+        let (line, found) = found.split_once(": ").unwrap();
+        assert_eq!(found, *expected, "{rest}");
+        assert!(line.parse::<usize>().unwrap() > LINKED_LINES, "{rest}");
+    }
+}
+
+#[test]
+fn all_mistakes_about_clusters_come_at_once() {
+    let text = "\
+cluster: we_st
+link: { trustDomain: Example.org }
+clusters:
+  east: { gateways: [gateway, \"g:1\", \"g:1\"] }
+  East: { gateways: [] }
+  a.b: {}
+";
+    assert_eq!(
+        errors(text),
+        "\
+strait.yaml:1:10: error: cluster: \"we_st\" is no name for a cluster
+1 | cluster: we_st
+  |          ^^^^^
+help: use up to 63 letters, digits and hyphens, none of them at its ends: the name stands in certificates and in DNS names
+strait.yaml:2:7: error: link: `directory` is missing
+2 | link: { trustDomain: Example.org }
+  |       ^
+help: add `directory: tls`, the folder with tls.crt, tls.key and ca.crt
+strait.yaml:2:22: error: link.trustDomain: \"Example.org\" is no trust domain
+2 | link: { trustDomain: Example.org }
+  |                      ^^^^^^^^^^^
+help: write what stands behind spiffe:// and before the next slash, in small letters: example.org
+strait.yaml:4:9: error: clusters.east: the clusters east and East differ only in case
+4 |   east: { gateways: [gateway, \"g:1\", \"g:1\"] }
+  |         ^
+help: rename one of the two
+strait.yaml:4:22: error: clusters.east.gateways[0]: an endpoint needs a port: host:port
+4 |   east: { gateways: [gateway, \"g:1\", \"g:1\"] }
+  |                      ^^^^^^^
+help: write \"host:port\" or \"ip:port\", for example \"checkout-dapr.shop.svc.cluster.local:50002\"
+strait.yaml:4:38: error: clusters.east.gateways[2]: g:1 stands in this list twice
+4 |   east: { gateways: [gateway, \"g:1\", \"g:1\"] }
+  |                                      ^^^^^
+help: remove one of the two
+strait.yaml:5:21: error: clusters.East.gateways: the list is empty: nothing leads there
+5 |   East: { gateways: [] }
+  |                     ^
+help: write `gateways: [\"host:port\"]`, or leave it out
+strait.yaml:6:8: error: clusters.a.b: \"a.b\" is no name for a cluster
+6 |   a.b: {}
+  |        ^
+help: use up to 63 letters, digits and hyphens, none of them at its ends: the name stands in certificates and in DNS names
+"
+    );
+}
+
+#[test]
+fn all_mistakes_about_callers_come_at_once() {
+    let text = "\
+cluster: west
+apps:
+  - { app: shop/a, from: [{ network: 10.1.0.0/16 }, { network: \"::ffff:10.1.0.0/112\" }] }
+  - { app: shop/b, from: [{ network: 10.1.0.0/16 }, {}, { dns: b.example }] }
+  - { app: shop/c }
+";
+    assert_eq!(
+        errors(text),
+        "\
+strait.yaml:3:64: error: apps[0].from[1].network: 10.1.0.0/16 stands for this app twice, also at strait.yaml:3:38
+3 |   - { app: shop/a, from: [{ network: 10.1.0.0/16 }, { network: \"::ffff:10.1.0.0/112\" }] }
+  |                                                                ^^^^^^^^^^^^^^^^^^^^^
+help: remove one of the two
+strait.yaml:4:38: error: apps[1].from[0].network: 10.1.0.0/16 stands for shop/a too, at strait.yaml:3:38: nobody could tell which of the two calls
+4 |   - { app: shop/b, from: [{ network: 10.1.0.0/16 }, {}, { dns: b.example }] }
+  |                                      ^^^^^^^^^^^
+help: give each app networks of its own; apps behind one NAT cannot be told apart
+strait.yaml:4:53: error: apps[1].from[1]: `network` is missing
+4 |   - { app: shop/b, from: [{ network: 10.1.0.0/16 }, {}, { dns: b.example }] }
+  |                                                     ^
+help: add `network: CIDR`, where the app's pods have their addresses
+strait.yaml:4:59: error: apps[1].from[2].dns: this version does not have `dns`
+4 |   - { app: shop/b, from: [{ network: 10.1.0.0/16 }, {}, { dns: b.example }] }
+  |                                                           ^^^
+help: remove it; a later version may have it
+strait.yaml:5:5: error: apps[2]: `endpoints` is missing
+5 |   - { app: shop/c }
+  |     ^
+help: add `endpoints: [\"host:port\"]`
+"
+    );
+}
+
+#[test]
+fn without_link_nothing_of_it_may_be_asked_for() {
+    let text = "\
+cluster: west
+clusters: { east: { gateways: [\"g:1\"], trustDomain: e.org, trustBundle: e.pem, networks: [10.0.0.0/8] } }
+names: [\"{app}.example\"]
+apps: [{ app: a/b, endpoints: [\"h:1\"] }]
+exports: [{ app: a/b, allow: [{ cluster: east }] }]
+";
+    assert_eq!(
+        errors(text),
+        "\
+strait.yaml:2:31: error: clusters.east.gateways: gateways are reached over links, and there is no `link`
+2 | clusters: { east: { gateways: [\"g:1\"], trustDomain: e.org, trustBundle: e.pem, networks: [10.0.0.0/8] } }
+  |                               ^
+help: add `link: { directory: tls, trustDomain: example.org }`, with the folder of this gateway's certificate
+strait.yaml:2:53: error: clusters.east.trustDomain: it says whom links trust, and there is no `link`
+2 | clusters: { east: { gateways: [\"g:1\"], trustDomain: e.org, trustBundle: e.pem, networks: [10.0.0.0/8] } }
+  |                                                     ^^^^^
+help: add `link: { directory: tls, trustDomain: example.org }`, with the folder of this gateway's certificate
+strait.yaml:2:73: error: clusters.east.trustBundle: it says whom links trust, and there is no `link`
+2 | clusters: { east: { gateways: [\"g:1\"], trustDomain: e.org, trustBundle: e.pem, networks: [10.0.0.0/8] } }
+  |                                                                         ^^^^^
+help: add `link: { directory: tls, trustDomain: example.org }`, with the folder of this gateway's certificate
+strait.yaml:5:42: error: exports[0].allow[0].cluster: `cluster` admits links, whose certificate proves the cluster, and there is no `link`
+5 | exports: [{ app: a/b, allow: [{ cluster: east }] }]
+  |                                          ^^^^
+help: add `link: { directory: tls, trustDomain: example.org }`, with the folder of this gateway's certificate; or use `networksOf`, which judges the network that a connection comes from
+"
+    );
+}
+
+#[test]
+fn what_nobody_can_use_is_worth_a_warning() {
+    let loaded = good(
+        "\
+cluster: west
+link: { directory: tls, trustDomain: example.org }
+clusters: { east: { gateways: [\"g:1\"] } }
+names: [\"{app}.example\"]
+imports:
+  - { app: a/b, clusters: [east] }
+  - { app: a/c, clusters: [east], allow: [] }
+",
+    );
+    assert_eq!(
+        shown(&loaded.warnings),
+        "\
+strait.yaml:6:5: warning: imports[0]: nobody may call it: it has no `allow`
+6 |   - { app: a/b, clusters: [east] }
+  |     ^
+help: add `allow: [NAMESPACE/APP]` with the apps of this cluster that may call it, or `any`
+strait.yaml:6:12: warning: imports[0].app: no client is local, so nobody can call what is imported: there is no `local.networks`
+6 |   - { app: a/b, clusters: [east] }
+  |            ^^^
+help: add `local: { networks: [CIDR] }` with the networks of this cluster
+strait.yaml:7:42: warning: imports[1].allow: the list is empty: it admits nobody
+7 |   - { app: a/c, clusters: [east], allow: [] }
+  |                                          ^
+help: add `allow: [NAMESPACE/APP]` with the apps of this cluster that may call it, or `any`
+"
+    );
+    let loaded = good(
+        "\
+cluster: west
+local: { networks: [10.0.0.0/8] }
+apps: [{ app: a/b, from: [{ network: 10.1.0.0/16 }, { network: 192.0.2.0/24 }] }]
+",
+    );
+    assert_eq!(
+        shown(&loaded.warnings),
+        "\
+strait.yaml:3:64: warning: apps[0].from[1].network: 192.0.2.0/24 is outside of `local.networks`, so no caller from there is known as an app
+3 | apps: [{ app: a/b, from: [{ network: 10.1.0.0/16 }, { network: 192.0.2.0/24 }] }]
+  |                                                                ^^^^^^^^^^^^
+help: add it to `local.networks` if it is of this cluster
+"
+    );
+}
+
+#[test]
+fn an_import_needs_a_name() {
+    let text = "\
+cluster: west
+local: { networks: [10.0.0.0/8] }
+link: { directory: tls, trustDomain: example.org }
+clusters: { east: { gateways: [\"g:1\"] } }
+imports: [{ app: a/b, clusters: [east], allow: any }]
+";
+    let expected =
+        "5: imports[0].app: a/b has no name: there is no `names` and the import has no `name`";
+    assert_eq!(messages(text), [expected]);
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn routes(host: &str) -> Arc<Routes> {
         is_app: true,
         names: vec![(NamePattern::parse("checkout.shop.mesh.example").unwrap(), origin.clone())],
         allow: Allow::Open,
+        import: None,
         endpoints: vec![EndpointSpec { at, weight: 1, priority: 0, origin }],
         check: None,
         send_proxy: false,

@@ -77,6 +77,7 @@ fn route(name: &str, endpoint: SocketAddr) -> RouteSpec {
         is_app: false,
         names: vec![(NamePattern::parse(name).unwrap(), origin.clone())],
         allow: Allow::Open,
+        import: None,
         endpoints: vec![EndpointSpec { at, weight: 1, priority: 0, origin }],
         check: None,
         send_proxy: false,

@@ -22,6 +22,9 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::model::app::AppId;
+use crate::model::client::{Asker, Linked};
+
 use listener::AdminListener;
 use status::Status;
 
@@ -31,14 +34,14 @@ pub struct Answers {
     pub ready: Box<dyn Fn() -> Result<(), String> + Send + Sync>,
     /// `/status`
     pub status: Box<dyn Fn() -> Status + Send + Sync>,
-    /// `/explain`: the name as it was asked, the client's address if one was given.
+    /// `/explain`: the name as it was asked, and who would ask for it.
     pub explain: Box<Explain>,
     /// `/metrics`, in Prometheus' text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
 }
 
 /// Explains the decision for a name.
-pub type Explain = dyn Fn(&str, Option<IpAddr>) -> Value + Send + Sync;
+pub type Explain = dyn Fn(&str, &Asker) -> Value + Send + Sync;
 
 /// How much of the API a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +81,8 @@ struct Desk {
 }
 
 const PROBES: &str = "/healthz, /readyz and /metrics";
-const EVERYTHING: &str = "/healthz, /readyz, /metrics, /status and /explain?name=&from=";
+const EVERYTHING: &str =
+    "/healthz, /readyz, /metrics, /status and /explain?name=&from=&cluster=&app=";
 
 fn router(scope: Scope, answers: Arc<Answers>, loopback: bool) -> Router {
     let probes = Router::new()
@@ -133,25 +137,45 @@ struct Question {
     name: String,
     /// As text, so that its error can say what it should be.
     from: Option<String>,
+    cluster: Option<String>,
+    app: Option<String>,
+}
+
+impl Question {
+    /// Who would ask for the name. A parameter without a value is as if it were not there.
+    fn asker(&self) -> Result<Asker, &'static str> {
+        let given = |written: &Option<String>| written.clone().filter(|text| !text.is_empty());
+        match (given(&self.from), given(&self.cluster), given(&self.app)) {
+            (None, None, None) => Ok(Asker::Unsaid),
+            (Some(from), None, None) => from.parse().map(Asker::At).map_err(
+                |_| "from is no IP address: write it without a port, such as 203.0.113.9 or 2001:db8::9",
+            ),
+            (None, Some(cluster), app) => {
+                let app = app.map(|app| AppId::parse(&app)).transpose();
+                let app = app.map_err(|_| "app is written namespace/app, such as shop/frontend")?;
+                Ok(Asker::Linked(Linked { cluster: cluster.into(), app }))
+            }
+            (Some(_), Some(_), _) => Err("from or cluster: no rule sees an address behind a link"),
+            (_, None, Some(_)) => Err("app goes with cluster: it is what a linked cluster says of its caller"),
+        }
+    }
 }
 
 async fn explain(
     State(desk): State<Desk>,
     question: Result<Query<Question>, QueryRejection>,
 ) -> Response {
-    let Ok(Query(Question { name, from })) = question else {
-        let usage = "which name? /explain?name=checkout.shop.mesh.example&from=203.0.113.9; from may be left out";
+    let Ok(Query(question)) = question else {
+        let usage = "which name? /explain?name=checkout.shop.mesh.example&from=203.0.113.9; from may be left out, or cluster=east \
+                     stand in its place";
         return error(StatusCode::BAD_REQUEST, usage);
     };
-    let from = match from.as_deref().filter(|from| !from.is_empty()).map(str::parse) {
-        None => None,
-        Some(Ok(address)) => Some(address),
-        Some(Err(_)) => {
-            let wrong = "from is no IP address: write it without a port, such as 203.0.113.9 or 2001:db8::9";
-            return error(StatusCode::BAD_REQUEST, wrong);
-        }
+    let asker = match question.asker() {
+        Ok(asker) => asker,
+        Err(wrong) => return error(StatusCode::BAD_REQUEST, wrong),
     };
-    let explanation = desk.answer(move |answers| (answers.explain)(&name, from)).await;
+    let name = question.name;
+    let explanation = desk.answer(move |answers| (answers.explain)(&name, &asker)).await;
     explanation.map_or_else(|failed| failed, |told| json_response(StatusCode::OK, &told))
 }
 

@@ -111,6 +111,9 @@ pub struct EndpointStatus {
     pub open: u32,
     /// `healthy`, `ejected`, `down`.
     pub health: String,
+    /// The cluster whose gateway it is; absent for the app's own endpoints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
 }
 
 /// A configured endpoint that cannot be dialled.

@@ -41,9 +41,9 @@ fn answers(unready: &Arc<Mutex<Option<String>>>) -> Arc<Answers> {
     Arc::new(Answers {
         ready: Box::new(move || unready.lock().unwrap().clone().map_or(Ok(()), Err)),
         status: Box::new(status_of_tests),
-        explain: Box::new(|name, from| match name {
+        explain: Box::new(|name, asker| match name {
             "panic" => panic!("asked to"),
-            name => json!({ "name": name, "from": from }),
+            name => json!({ "name": name, "asker": asker.to_string() }),
         }),
         metrics: Box::new(|| "strait_table_routes 5\n".into()),
     })
@@ -125,8 +125,14 @@ async fn the_rest_is_for_the_admin_listener_alone() {
 async fn explain_says_what_it_needs() {
     let gateway = start(Scope::Admin);
     let told = gateway.get("/explain?name=a%20b&from=2001:db8::1").await;
-    assert_eq!(told, (200, json!({ "name": "a b", "from": "2001:db8::1" })));
-    assert_eq!(gateway.get("/explain?name=a&from=").await.1["from"], Value::Null);
+    assert_eq!(told, (200, json!({ "name": "a b", "asker": "2001:db8::1" })));
+    assert_eq!(gateway.get("/explain?name=a&from=").await.1["asker"], "the client");
+    let told = gateway.get("/explain?name=a&cluster=east&app=shop/frontend").await;
+    assert_eq!(told.1["asker"], "shop/frontend of cluster east");
+    for wrong in ["app=shop/a", "cluster=east&from=10.0.0.1", "cluster=east&app=frontend"] {
+        let (code, error) = gateway.get(&format!("/explain?name=a&{wrong}")).await;
+        assert!(code == 400 && error["error"].is_string(), "{wrong}: {error}");
+    }
     let (code, error) = gateway.get("/explain").await;
     assert!(code == 400 && error["error"].as_str().unwrap().starts_with("which name?"), "{error}");
     let (code, error) = gateway.get("/explain?name=a&from=here").await;

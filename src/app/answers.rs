@@ -1,7 +1,6 @@
 //! What the admin API is told: taken from the parts at each question, nothing is kept.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use crate::admin::status::{
     SourceStatus, Status, timestamp,
 };
 use crate::discovery;
+use crate::model::client::Asker;
 use crate::proxy::Usage;
 use crate::routing::endpoint::Health;
 use crate::routing::explain::explain;
@@ -27,7 +27,7 @@ pub(super) fn answers(parts: &Arc<Parts>) -> Arc<Answers> {
     Arc::new(Answers {
         ready: Box::new(move || ready.readiness.check()),
         status: Box::new(move || status.status()),
-        explain: Box::new(move |name, from| explaining.explain(name, from)),
+        explain: Box::new(move |name, asker| explaining.explain(name, asker)),
         metrics: Box::new(move || metrics.metrics.text()),
     })
 }
@@ -48,8 +48,8 @@ impl Parts {
         }
     }
 
-    fn explain(&self, name: &str, from: Option<IpAddr>) -> serde_json::Value {
-        let explanation = explain(&self.live.load().table, name, from, true);
+    fn explain(&self, name: &str, asker: &Asker) -> serde_json::Value {
+        let explanation = explain(&self.live.load().table, name, asker, true);
         // Fails only for maps with keys that are no text, which an explanation does not have.
         serde_json::to_value(explanation).unwrap_or_default()
     }
@@ -168,13 +168,14 @@ fn route_status(route: &Route) -> RouteStatus {
 }
 
 fn endpoint_status(candidate: &Candidate) -> EndpointStatus {
-    let Candidate { endpoint, weight, priority } = candidate;
+    let Candidate { endpoint, weight, priority, via } = candidate;
     EndpointStatus {
         address: endpoint.address.to_string(),
         priority: *priority,
         weight: *weight,
         open: endpoint.open(),
         health: endpoint.health().label().to_owned(),
+        cluster: via.as_ref().map(|via| via.cluster.to_string()),
     }
 }
 

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::model::app::AppId;
+use crate::model::client::{Asker, Linked};
 use crate::routing::explain::{
-    CandidateEndpoint, Explanation, MatchedRoute, PolicyAnswer, Verdict,
+    CandidateEndpoint, Explanation, MatchedRoute, PolicyAnswer, SideAnswer, Verdict,
 };
 
 use super::client::{AdminUrl, ClientError, escaped, get};
@@ -22,6 +24,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 #[command(after_help = "\
 Examples:
   strait explain checkout.shop.mesh.example --from 203.0.113.9
+  strait explain checkout.shop.mesh.example --cluster east --app shop/frontend
   strait explain checkout.shop.mesh.example --config config/strait.yaml
 
 Exit codes:
@@ -34,6 +37,12 @@ pub struct ExplainArguments {
     /// The address that the client connects from
     #[arg(long, value_name = "ADDRESS")]
     from: Option<IpAddr>,
+    /// Ask as this cluster's gateway would, over a link
+    #[arg(long, value_name = "NAME", conflicts_with = "from")]
+    cluster: Option<String>,
+    /// The caller that the cluster would name, written namespace/app
+    #[arg(long, value_name = "APP", requires = "cluster", value_parser = AppId::parse)]
+    app: Option<AppId>,
     /// Decide from this file or directory, without a gateway: health and load are unknown
     #[arg(long, value_name = "PATH", conflicts_with = "admin")]
     config: Option<PathBuf>,
@@ -47,10 +56,11 @@ pub(super) async fn explain(
     work: &impl Work,
     out: &mut Out,
 ) -> Result<Outcome, Failed> {
-    let ExplainArguments { name, from, config, admin } = arguments;
+    let ExplainArguments { name, config, admin, .. } = arguments;
+    let asker = arguments.asker();
     let explanation = match config {
-        None => ask(admin.url(), name, *from).await?,
-        Some(path) => match work.explain(path, name, *from) {
+        None => ask(admin.url(), name, &asker).await?,
+        Some(path) => match work.explain(path, name, &asker) {
             Ok(explanation) => explanation,
             Err(problems) => {
                 check::problems(&problems, &mut out.err)?;
@@ -58,33 +68,51 @@ pub(super) async fn explain(
             }
         },
     };
-    print(&explanation, *from, &mut out.out)?;
+    print(&explanation, &asker, &mut out.out)?;
     Ok(match explanation.verdict {
         Verdict::Routed | Verdict::Undecided { .. } => Outcome::Done,
         Verdict::Refused { .. } => Outcome::Refused,
     })
 }
 
-async fn ask(
-    admin: &AdminUrl,
-    name: &str,
-    from: Option<IpAddr>,
-) -> Result<Explanation, ClientError> {
-    let from =
-        from.map_or_else(String::new, |from| format!("&from={}", escaped(&from.to_string())));
-    let path = format!("/explain?name={}{from}", escaped(name));
+impl ExplainArguments {
+    fn asker(&self) -> Asker {
+        match (&self.cluster, self.from) {
+            (Some(cluster), _) => {
+                Asker::Linked(Linked { cluster: cluster.as_str().into(), app: self.app.clone() })
+            }
+            (None, Some(from)) => Asker::At(from),
+            (None, None) => Asker::Unsaid,
+        }
+    }
+}
+
+async fn ask(admin: &AdminUrl, name: &str, asker: &Asker) -> Result<Explanation, ClientError> {
+    let parameter = |key: &str, value: &str| format!("&{key}={}", escaped(value));
+    let parameters = match asker {
+        Asker::Unsaid => String::new(),
+        Asker::At(from) => parameter("from", &from.to_string()),
+        Asker::Linked(Linked { cluster, app }) => {
+            let app = app.as_ref().map(|app| parameter("app", &app.to_string()));
+            parameter("cluster", cluster) + &app.unwrap_or_default()
+        }
+    };
+    let path = format!("/explain?name={}{parameters}", escaped(name));
     let body = success(admin, get(admin, &path, ANSWER).await?)?;
     serde_json::from_str(&body)
         .map_err(|error| ClientError::Wrong(admin.clone(), error.to_string()))
 }
 
-fn print(explanation: &Explanation, from: Option<IpAddr>, to: &mut impl Write) -> io::Result<()> {
+fn print(explanation: &Explanation, asker: &Asker, to: &mut impl Write) -> io::Result<()> {
     name(explanation, to)?;
+    if let Some(answer) = &explanation.side {
+        side(answer, asker, to)?;
+    }
     if let Some(matched) = &explanation.route {
         route(matched, to)?;
     }
     if let Some(answer) = &explanation.policy {
-        policy(answer, from, to)?;
+        policy(answer, list(explanation), asker, to)?;
     }
     endpoints(explanation, to)?;
     verdict(&explanation.verdict, to)?;
@@ -109,29 +137,57 @@ fn name(explanation: &Explanation, to: &mut impl Write) -> io::Result<()> {
     }
 }
 
+fn side(answer: &SideAnswer, asker: &Asker, to: &mut impl Write) -> io::Result<()> {
+    let SideAnswer { side, because, callers } = answer;
+    line(to, "Side", &styled(PLAIN, &format!("{side}: {because}")))?;
+    match &**callers {
+        [] => Ok(()),
+        [app] => line(to, "Caller", &styled(PLAIN, &format!("{app}, as its `from` has {asker}"))),
+        apps => {
+            let text = format!("ambiguous: {asker} is in `from` of {}", apps.join(" and of "));
+            line(to, "Caller", &styled(BAD, &text))
+        }
+    }
+}
+
 fn route(matched: &MatchedRoute, to: &mut impl Write) -> io::Result<()> {
-    let MatchedRoute { label, pattern, because, also } = matched;
-    line(to, "Route", &styled(PLAIN, &format!("{label}, by {pattern}: {because}")))?;
+    let MatchedRoute { label, kind, pattern, because, also } = matched;
+    let kind = if kind == "route" { String::new() } else { format!(" ({kind})") };
+    line(to, "Route", &styled(PLAIN, &format!("{label}{kind}, by {pattern}: {because}")))?;
     if also.is_empty() {
         return Ok(());
     }
     line(to, "", &styled(FAINT, &format!("also covered by {}", also.join(", "))))
 }
 
-fn policy(answer: &PolicyAnswer, from: Option<IpAddr>, to: &mut impl Write) -> io::Result<()> {
-    let client = from.map_or_else(|| "the client".to_owned(), |from| from.to_string());
-    let list = |rules: &[String]| match rules {
-        [] => "the allow list is empty".to_owned(),
+/// Whose list judges.
+fn list(explanation: &Explanation) -> &'static str {
+    let kind = explanation.route.as_ref().map_or("route", |route| &*route.kind);
+    let local = explanation.side.as_ref().is_some_and(|side| side.side == "local");
+    match kind {
+        "import" | "export and import" if local => "the import's allow list",
+        "export" | "export and import" => "the export's allow list",
+        _ => "the allow list",
+    }
+}
+
+fn policy(answer: &PolicyAnswer, list: &str, asker: &Asker, to: &mut impl Write) -> io::Result<()> {
+    let rules = |rules: &[String]| match rules {
+        [] => format!("{list} is empty"),
         rules => format!("the rules are: {}", rules.join(", ")),
     };
     let (style, text) = match answer {
         PolicyAnswer::Open => (PLAIN, "open: the route has no allow list".to_owned()),
-        PolicyAnswer::Admitted { rule } => (PLAIN, format!("{client} is admitted by {rule}")),
-        PolicyAnswer::Denied { rules } => {
-            (BAD, format!("{client} is admitted by no rule; {}", list(rules)))
+        PolicyAnswer::Admitted { rule } => (PLAIN, format!("{asker} is admitted by {rule}")),
+        PolicyAnswer::OnlyImported => {
+            (BAD, "imported and not exported: it is there for local clients alone".to_owned())
         }
-        PolicyAnswer::NotJudged { rules } => {
-            (WARNING, format!("not judged without --from; {}", list(rules)))
+        PolicyAnswer::NotExported => (BAD, "no export: a link leads to nothing else".to_owned()),
+        PolicyAnswer::Denied { rules: written } => {
+            (BAD, format!("{asker} is admitted by no rule; {}", rules(written)))
+        }
+        PolicyAnswer::NotJudged { rules: written } => {
+            (WARNING, format!("not judged without --from; {}", rules(written)))
         }
     };
     line(to, "Policy", &styled(style, &text))
@@ -157,7 +213,7 @@ fn endpoints(explanation: &Explanation, to: &mut impl Write) -> io::Result<()> {
 }
 
 fn candidate(endpoint: &CandidateEndpoint) -> String {
-    let CandidateEndpoint { address, weight, open, health } = endpoint;
+    let CandidateEndpoint { address, weight, open, health, via } = endpoint;
     let open = open.map_or_else(|| "load unknown".to_owned(), |open| format!("{open} open"));
     let style = match health.as_str() {
         "healthy" => GOOD,
@@ -165,7 +221,10 @@ fn candidate(endpoint: &CandidateEndpoint) -> String {
         _ => BAD,
     };
     let health = if health == "unknown" { "health unknown" } else { health };
-    format!("  {address}  weight {weight}, {open}, {}", styled(style, health))
+    let via = via.as_ref().map_or_else(String::new, |via| {
+        format!(", gateway of {}, asked for {}", via.cluster, via.name)
+    });
+    format!("  {address}  weight {weight}, {open}, {}{via}", styled(style, health))
 }
 
 fn verdict(verdict: &Verdict, to: &mut impl Write) -> io::Result<()> {
@@ -184,7 +243,7 @@ fn verdict(verdict: &Verdict, to: &mut impl Write) -> io::Result<()> {
 mod tests {
     use super::super::output::testing::printed;
     use super::*;
-    use crate::routing::explain::{AbsentEndpoint, PriorityGroup};
+    use crate::routing::explain::{AbsentEndpoint, PriorityGroup, ViaAnswer};
 
     fn explanation() -> Explanation {
         let endpoint = |address: &str, open, health: &str| CandidateEndpoint {
@@ -192,12 +251,15 @@ mod tests {
             weight: 2,
             open,
             health: health.into(),
+            via: None,
         };
         Explanation {
             written: "A.Example.".into(),
             name: Some("a.example".into()),
+            side: None,
             route: Some(MatchedRoute {
                 label: "shop/a".into(),
+                kind: "route".into(),
                 pattern: "a.example".into(),
                 because: "it is exactly this name".into(),
                 also: vec!["*.example".into()],
@@ -222,14 +284,17 @@ mod tests {
         }
     }
 
-    fn told(explanation: &Explanation, from: Option<&str>, terminal: bool) -> String {
-        let from = from.map(|from| from.parse().unwrap());
-        printed(terminal, |out| print(explanation, from, &mut out.out).unwrap()).1
+    fn at(address: &str) -> Asker {
+        Asker::At(address.parse().unwrap())
+    }
+
+    fn told(explanation: &Explanation, asker: &Asker, terminal: bool) -> String {
+        printed(terminal, |out| print(explanation, asker, &mut out.out).unwrap()).1
     }
 
     #[test]
     fn every_step_of_a_routed_connection() {
-        let text = told(&explanation(), Some("10.1.2.3"), false);
+        let text = told(&explanation(), &at("10.1.2.3"), false);
         let expected = "\
 Name       a.example, asked for as A.Example.
 Route      shop/a, by a.example: it is exactly this name
@@ -244,7 +309,7 @@ Endpoints  priority 0: the less loaded of two taken at random
 Verdict    routed
 ";
         assert_eq!(text, expected, "\n{text}");
-        let coloured = told(&explanation(), Some("10.1.2.3"), true);
+        let coloured = told(&explanation(), &at("10.1.2.3"), true);
         assert!(coloured.contains('\x1b'));
         assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), expected);
     }
@@ -269,21 +334,60 @@ Policy     192.0.2.1 is admitted by no rule; the rules are: network 10.0.0.0/8, 
 Verdict    refused: denied; the client gets the TLS alert access_denied
 Hint       add it
 ";
-        assert_eq!(told(&refused, Some("192.0.2.1"), false), expected);
+        assert_eq!(told(&refused, &at("192.0.2.1"), false), expected);
+    }
+
+    #[test]
+    fn an_import_is_told_with_side_caller_and_gateways() {
+        let side = |callers: &[&str]| SideAnswer {
+            side: "local".into(),
+            because: "its address is in `local.networks`".into(),
+            callers: callers.iter().map(|&app| app.into()).collect(),
+        };
+        let mut imported = explanation();
+        imported.side = Some(side(&["shop/frontend"]));
+        imported.policy = Some(PolicyAnswer::Admitted { rule: "shop/frontend".into() });
+        imported.absent.clear();
+        imported.priorities.truncate(1);
+        imported.priorities[0].endpoints.truncate(1);
+        let via = ViaAnswer { cluster: "east".into(), name: "a.example".into() };
+        imported.priorities[0].endpoints[0].via = Some(via);
+        imported.route.as_mut().unwrap().kind = "import".into();
+        let expected = "\
+Name       a.example, asked for as A.Example.
+Side       local: its address is in `local.networks`
+Caller     shop/frontend, as its `from` has 10.1.2.3
+Route      shop/a (import), by a.example: it is exactly this name
+           also covered by *.example
+Policy     10.1.2.3 is admitted by shop/frontend
+Endpoints  priority 0
+             10.0.0.1:1  weight 2, 3 open, healthy, gateway of east, asked for a.example
+Verdict    routed
+";
+        let text = told(&imported, &at("10.1.2.3"), false);
+        assert_eq!(text, expected, "\n{text}");
+        imported.side = Some(side(&["shop/a", "shop/b"]));
+        imported.policy = Some(PolicyAnswer::Denied { rules: vec![] });
+        let text = told(&imported, &at("10.1.2.3"), false);
+        let caller = "Caller     ambiguous: 10.1.2.3 is in `from` of shop/a and of shop/b\n";
+        let policy =
+            "Policy     10.1.2.3 is admitted by no rule; the import's allow list is empty\n";
+        assert!(text.contains(caller) && text.contains(policy), "{text}");
     }
 
     #[test]
     fn what_is_no_name_and_what_is_not_judged() {
         let no_name = Explanation { written: "a\x1b[2J".into(), name: None, ..explanation() };
         assert!(
-            told(&no_name, None, false).starts_with("Name       a\u{fffd}[2J is no server name\n")
+            told(&no_name, &Asker::Unsaid, false)
+                .starts_with("Name       a\u{fffd}[2J is no server name\n")
         );
         let open = Explanation {
             policy: Some(PolicyAnswer::NotJudged { rules: vec![] }),
             verdict: Verdict::Undecided { because: "nobody said where".into() },
             ..explanation()
         };
-        let text = told(&open, None, false);
+        let text = told(&open, &Asker::Unsaid, false);
         assert!(
             text.contains("Policy     not judged without --from; the allow list is empty\n"),
             "{text}"

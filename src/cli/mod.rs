@@ -13,13 +13,13 @@ pub mod work;
 
 use std::future::Future;
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::problem::Problem;
+use crate::model::client::Asker;
 use crate::routing::explain::Explanation;
 
 use certs::CertsArguments;
@@ -132,12 +132,7 @@ pub trait Work {
     /// Loads a configuration and builds its table, for the problems alone.
     fn check(&self, path: &Path) -> Checked;
     /// Explains a name from a configuration alone.
-    fn explain(
-        &self,
-        path: &Path,
-        name: &str,
-        from: Option<IpAddr>,
-    ) -> Result<Explanation, Vec<Problem>>;
+    fn explain(&self, path: &Path, name: &str, asker: &Asker) -> Result<Explanation, Vec<Problem>>;
 }
 
 /// How a command ended: its exit code.
@@ -237,12 +232,7 @@ mod testing {
             self.checked.clone()
         }
 
-        fn explain(
-            &self,
-            _: &Path,
-            _: &str,
-            _: Option<IpAddr>,
-        ) -> Result<Explanation, Vec<Problem>> {
+        fn explain(&self, _: &Path, _: &str, _: &Asker) -> Result<Explanation, Vec<Problem>> {
             self.explanation.clone().ok_or_else(|| self.checked.problems.clone())
         }
     }

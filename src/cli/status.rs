@@ -187,11 +187,12 @@ fn names(route: &RouteStatus) -> Cell {
 /// At least one line, so that a route without endpoints is seen.
 fn endpoints(route: &RouteStatus) -> Vec<[Cell; 5]> {
     let candidate = |endpoint: &EndpointStatus| {
-        let EndpointStatus { address, priority, weight, open, health } = endpoint;
+        let EndpointStatus { address, priority, weight, open, health, cluster } = endpoint;
+        let of = cluster.as_ref().map_or_else(String::new, |cluster| format!(" of {cluster}"));
         let style = if health == "healthy" { GOOD } else { BAD };
         let health = Cell(style, health.clone());
         [
-            address.into(),
+            format!("{address}{of}").into(),
             priority.to_string().into(),
             weight.to_string().into(),
             open.to_string().into(),
@@ -279,6 +280,7 @@ mod tests {
             weight: 1,
             open: 3,
             health: health.into(),
+            cluster: None,
         }
     }
 

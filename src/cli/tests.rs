@@ -49,8 +49,8 @@ fn answers(ready: Result<(), &'static str>) -> Arc<Answers> {
     Arc::new(Answers {
         ready: Box::new(move || ready.map_err(str::to_owned)),
         status: Box::new(status_of_tests),
-        explain: Box::new(|name, from| {
-            let explanation = explanation(&format!("{name} from {from:?}"), Verdict::Routed);
+        explain: Box::new(|name, asker| {
+            let explanation = explanation(&format!("{name} for {asker}"), Verdict::Routed);
             serde_json::to_value(explanation).unwrap()
         }),
         metrics: Box::new(String::new),
@@ -72,6 +72,7 @@ fn status_of_tests() -> Status {
 
 fn explanation(written: &str, verdict: Verdict) -> Explanation {
     Explanation {
+        side: None,
         written: written.into(),
         name: Some(written.into()),
         route: None,
@@ -119,6 +120,9 @@ fn what_is_not_understood_ends_with_2() {
         &["strait", "status", "--admin", "https://a:1"],
         &["strait", "explain", "a", "--config", "x", "--admin", "a:1"],
         &["strait", "explain", "a", "--from", "here"],
+        &["strait", "explain", "a", "--from", "10.0.0.1", "--cluster", "east"],
+        &["strait", "explain", "a", "--app", "shop/a"],
+        &["strait", "explain", "a", "--cluster", "east", "--app", "frontend"],
         &["strait", "demo", "--calls", "0"],
     ] {
         let error = Arguments::try_parse_from(words).unwrap_err();
@@ -185,7 +189,10 @@ fn a_unix_socket_is_asked_in_the_same_way() {
 fn explain_asks_the_gateway_or_a_file() {
     let gateway = Gateway::start(Ok(()));
     let (done, out, _) = ask(&["explain", "a&b", "--from", "2001:db8::1"], &gateway.address);
-    assert!(done && out.starts_with("Name       a&b from Some(2001:db8::1)\n"), "{out}");
+    assert!(done && out.starts_with("Name       a&b for 2001:db8::1\n"), "{out}");
+    let arguments = ["explain", "a", "--cluster", "east", "--app", "shop/frontend"];
+    let (done, out, _) = ask(&arguments, &gateway.address);
+    assert!(done && out.starts_with("Name       a for shop/frontend of cluster east\n"), "{out}");
     let refused = Verdict::Refused { ending: "denied".into(), alert: "access_denied".into() };
     let work = Fake { explanation: Some(explanation("a", refused)), ..Fake::default() };
     let (done, out, _) = strait(&work, &["explain", "a", "--config", "x"]);

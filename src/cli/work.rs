@@ -1,12 +1,12 @@
 //! What the commands do, done: gateways are started, configurations read.
 
-use std::net::IpAddr;
 use std::path::Path;
 
 use tokio::runtime::Builder;
 
 use crate::app::{Offline, StartError, offline};
 use crate::config::Problem;
+use crate::model::client::Asker;
 use crate::routing::explain::{Explanation, explain};
 use crate::telemetry::logging::Logging;
 
@@ -45,13 +45,8 @@ impl Work for Real {
         }
     }
 
-    fn explain(
-        &self,
-        path: &Path,
-        name: &str,
-        from: Option<IpAddr>,
-    ) -> Result<Explanation, Vec<Problem>> {
-        offline(path).map(|offline| explain(&offline.table, name, from, false))
+    fn explain(&self, path: &Path, name: &str, asker: &Asker) -> Result<Explanation, Vec<Problem>> {
+        offline(path).map(|offline| explain(&offline.table, name, asker, false))
     }
 }
 

@@ -19,18 +19,24 @@ pub(super) type List<T> = Setting<Vec<Spot<T>>>;
 pub(super) struct File {
     /// The name of this cluster. Must be there, in one file of a directory.
     pub(super) cluster: Setting<String>,
+    /// Which clients are of this cluster. Without it none is, and nobody can call what is imported.
+    pub(super) local: Setting<Local>,
     /// Where connections come in.
     pub(super) listeners: Setting<Listeners>,
     /// Who answers for the host names of endpoints.
     pub(super) resolver: Setting<Resolver>,
     /// The names of every exported app: templates with `{app}` and `{namespace}`.
     pub(super) names: List<String>,
+    /// How this gateway and those of other clusters prove to each other who they are.
+    pub(super) link: Setting<Link>,
     /// The other clusters, by name.
     pub(super) clusters: Setting<BTreeMap<String, Spot<Cluster>>>,
     /// The apps of this cluster.
     pub(super) apps: List<LocalApp>,
     /// The apps that others may call.
     pub(super) exports: List<Export>,
+    /// The apps of other clusters that apps of this one may call.
+    pub(super) imports: List<Import>,
     /// Routes to what is no app.
     pub(super) routes: List<Route>,
     /// Files with many routes, one a line: `name-or-*.suffix endpoint…`. These routes are open.
@@ -108,8 +114,36 @@ pub(super) struct Resolver {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Cluster {
-    /// The networks that its connections come from.
+    /// Where its gateways listen, `host:port`; several are spread over. Needs `link`.
+    pub(super) gateways: List<String>,
+    /// The networks that its direct connections come from.
     pub(super) networks: List<String>,
+    /// A file with the only certificates that may have issued that of its gateways; by default `ca.crt` of `link.directory`.
+    pub(super) trust_bundle: Setting<String>,
+    /// The trust domain of its gateways' certificates; by default that of `link`.
+    pub(super) trust_domain: Setting<String>,
+}
+
+/// Which clients are of this cluster.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Local {
+    /// The networks of its pods and machines.
+    pub(super) networks: List<String>,
+}
+
+/// How gateways prove to each other who they are.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Link {
+    /// The folder with `tls.crt`, `tls.key`, `ca.crt`, and `crl.pem` where there is one.
+    #[schemars(required)]
+    pub(super) directory: Setting<String>,
+    /// The trust domain of the certificate, whose only URI is `spiffe://TRUST-DOMAIN/cluster/CLUSTER`.
+    #[schemars(required)]
+    pub(super) trust_domain: Setting<String>,
+    /// Whether a key that others on this machine may read is taken all the same; by default not.
+    pub(super) allow_readable_key: Setting<bool>,
 }
 
 /// An app of this cluster.
@@ -119,11 +153,22 @@ pub(super) struct LocalApp {
     /// `namespace/app`.
     #[schemars(required)]
     pub(super) app: Setting<String>,
-    /// Where its sidecars listen. Two apps with one endpoint are worth a warning: a sidecar serves one app.
-    #[schemars(required)]
+    /// Where its sidecars listen; may be left out for an app that only calls. Two apps with one endpoint are worth a warning: a
+    /// sidecar serves one app.
     pub(super) endpoints: List<TextOr<Endpoint>>,
+    /// Where it calls from: by this it is known as a caller, which is network, not identity.
+    pub(super) from: List<From>,
     /// An active check of the endpoints; by default failed connects alone count.
     pub(super) check: Setting<Check>,
+}
+
+/// Where an app calls from.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct From {
+    /// A network in which no other app's callers are.
+    #[schemars(required)]
+    pub(super) network: Setting<String>,
 }
 
 /// An endpoint with more than its address.
@@ -197,6 +242,29 @@ pub(super) struct RuleKeys {
     pub(super) network: Setting<String>,
     /// Connections from the networks of this cluster of `clusters`.
     pub(super) networks_of: Setting<String>,
+    /// Links of this cluster of `clusters`, proven by its gateway's certificate. Stands in `exports`.
+    pub(super) cluster: Setting<String>,
+    /// Only for these apps of the cluster, which vouches for them; by default all.
+    pub(super) apps: List<String>,
+}
+
+/// An app of other clusters that apps of this one may call.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Import {
+    /// `namespace/app`.
+    #[schemars(required)]
+    pub(super) app: Setting<String>,
+    /// The clusters where it is called, in order of preference. This one may be among them, and then stands for `apps`.
+    #[schemars(required)]
+    pub(super) clusters: List<String>,
+    /// The apps of this cluster that may call it, or `any`; by default nobody.
+    pub(super) allow: Setting<TextOr<Vec<Spot<String>>>>,
+    /// Its name, instead of those that `names` makes.
+    pub(super) name: Setting<String>,
+    /// Whether a connection that carries nothing but pings may be closed, in a drain and for `limits.maxAge`. By default true;
+    /// false for calls that are silent for longer than a second.
+    pub(super) quiet_close: Setting<bool>,
 }
 
 /// A route to what is no app.

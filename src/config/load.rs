@@ -211,9 +211,20 @@ fn complete(
         });
         files.extend(read.ok().flatten().map(Arc::new));
     }
-    let Resolved { routes, reserved, cluster, listeners, settings, resolver, .. } = resolved;
-    let routes = Routes { routes, files, reserved };
+    let Resolved {
+        routes,
+        reserved,
+        local,
+        callers,
+        cluster,
+        listeners,
+        settings,
+        resolver,
+        links,
+        ..
+    } = resolved;
+    let routes = Routes { routes, files, reserved, local, callers };
     let Some(cluster) = cluster else { return Err(routes) };
     let (settings, routes) = (Arc::new(settings), Arc::new(routes));
-    Ok(Config { cluster, listeners, settings, resolver, routes })
+    Ok(Config { cluster, listeners, settings, resolver, links, routes })
 }

@@ -12,6 +12,7 @@ use crate::model::snapshot::Routes;
 mod decode;
 mod disk;
 mod file;
+mod links;
 mod load;
 mod merge;
 mod names;
@@ -26,6 +27,7 @@ mod units;
 mod yaml;
 
 pub(crate) use disk::directories;
+pub use links::{Links, Peer};
 pub use load::{Loaded, Reading, load, parse_routes_text, parse_text, read};
 pub use problem::Problem;
 pub use stamps::Stamps;
@@ -46,6 +48,8 @@ pub struct Config {
     pub settings: Arc<Settings>,
     /// How DNS names of endpoints are resolved.
     pub resolver: Resolver,
+    /// How links prove who is who; `None` where there are none.
+    pub links: Option<Links>,
     /// What the gateway routes.
     pub routes: Arc<Routes>,
 }

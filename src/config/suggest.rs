@@ -10,11 +10,6 @@ const LATER: &[&str] = &[
     "dns",
     "egress",
     "firstByteTimeout",
-    "from",
-    "gateways",
-    "imports",
-    "link",
-    "local",
     "maxAge",
     "plaintext",
     "quietClose",
@@ -23,10 +18,7 @@ const LATER: &[&str] = &[
     "tls",
     "tokenFile",
     "tracing",
-    "trustDomain",
 ];
-/// Keys of an `allow` rule that need links between gateways.
-const LINKS: &[&str] = &["cluster", "apps"];
 
 /// What is wrong with a key that is not among the known ones.
 pub(super) fn unknown_key(key: &str, known: &'static [&'static str]) -> Wrong {
@@ -34,14 +26,6 @@ pub(super) fn unknown_key(key: &str, known: &'static [&'static str]) -> Wrong {
         return Wrong::new(
             format!("this version does not have `{key}`"),
             "remove it; a later version may have it",
-        );
-    }
-    if LINKS.contains(&key) && known.contains(&"networksOf") {
-        let message =
-            format!("`{key}` needs links between gateways, which do not exist in this version");
-        return Wrong::new(
-            message,
-            "use `networksOf`: it judges the network that a connection comes from",
         );
     }
     if key == "<<" {

@@ -74,7 +74,10 @@ impl SourceStatus {
 /// The DNS names that routes lead to: what there is to resolve.
 pub fn hosts(routes: &Routes) -> HashSet<Name> {
     let written = routes.routes.iter().flat_map(|route| &route.endpoints);
-    let mut hosts: HashSet<Name> = written.filter_map(|endpoint| host(&endpoint.at)).collect();
+    let imports = routes.routes.iter().filter_map(|route| route.import.as_ref());
+    let gateways = imports.flat_map(|import| &import.gateways);
+    let written = written.map(|endpoint| &endpoint.at).chain(gateways.map(|gateway| &gateway.at));
+    let mut hosts: HashSet<Name> = written.filter_map(host).collect();
     hosts.extend(routes.files.iter().flat_map(|file| file.lists().flatten()).filter_map(host));
     hosts
 }
@@ -118,7 +121,7 @@ const METADATA: [Ipv6Addr; 2] = [
 mod tests {
     use super::*;
     use crate::model::routes_file::testing::file;
-    use crate::model::snapshot::{Allow, EndpointSpec, Origin, RouteSpec};
+    use crate::model::snapshot::{Allow, EndpointSpec, GatewaySpec, ImportSpec, Origin, RouteSpec};
     use std::path::Path;
 
     #[test]
@@ -130,19 +133,31 @@ mod tests {
             priority: 0,
             origin: origin.clone(),
         };
+        let gateway = GatewaySpec {
+            cluster: "east".into(),
+            at: EndpointAt::parse("gw.example:8443").unwrap(),
+            priority: 0,
+        };
         let route = RouteSpec {
             label: "shop/checkout".into(),
             is_app: true,
             names: vec![],
             allow: Allow::Open,
+            import: Some(ImportSpec {
+                allow: Allow::Rules(vec![]),
+                own: false,
+                gateways: vec![gateway],
+                quiet_close: true,
+            }),
             endpoints: vec![endpoint("a.example:1"), endpoint("10.0.0.1:1")],
             check: None,
             send_proxy: false,
             quiet_close: true,
         };
         let files = vec![file("x.example 10.0.0.2:1 B.example:2\ny.example a.example:3")];
-        let routes = Routes { routes: vec![route], files, reserved: Vec::new() };
-        let expected = ["a.example", "b.example"].map(|name| Name::parse(name).unwrap());
+        let routes = Routes { routes: vec![route], files, ..Routes::default() };
+        let expected =
+            ["a.example", "b.example", "gw.example"].map(|name| Name::parse(name).unwrap());
         assert_eq!(hosts(&routes), HashSet::from(expected));
     }
 

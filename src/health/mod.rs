@@ -127,6 +127,7 @@ mod tests {
             is_app: false,
             names: vec![(NamePattern::parse("a.example").unwrap(), origin.clone())],
             allow: Allow::Open,
+            import: None,
             endpoints: at.iter().map(spec).collect(),
             check,
             send_proxy: false,

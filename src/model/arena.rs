@@ -100,6 +100,13 @@ impl Entry<'_> {
         }
     }
 
+    /// Whether this is a name in a domain, the domain itself included. Of its star it says nothing.
+    #[inline]
+    pub fn is_in(&self, domain: &str) -> bool {
+        let below = self.parent.strip_suffix(domain.as_bytes());
+        below.is_some_and(|rest| rest.is_empty() || rest.ends_with(b".")) || self.is(domain)
+    }
+
     /// Writes the name, without star, and gives its text.
     #[inline]
     pub fn text<'b>(&self, room: &'b mut [u8; MAX_NAME]) -> &'b str {
@@ -243,6 +250,9 @@ mod tests {
         }
         assert!(named.is("a.b.example") && below.is("b.example") && alone.is("alone"));
         assert!(!alone.is("alone.") && !alone.is("alone.x"));
+        assert!(["a.b.example", "b.example", "example"].iter().all(|domain| named.is_in(domain)));
+        assert!(!["xample", "c.a.b.example", "a.b", ""].iter().any(|domain| named.is_in(domain)));
+        assert!(alone.is_in("alone") && !alone.is_in("one"));
         assert_eq!((named.value, below.value, alone.value), (7, 8, MAX_VALUE));
         assert_eq!(
             [named, below, alone].map(|entry| entry.written()),

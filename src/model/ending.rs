@@ -19,8 +19,14 @@ pub enum Ending {
     NoServerName,
     /// No route for the name.
     UnknownName,
+    /// An imported app, but nobody knows which app calls: its address stands for none, or for more than one.
+    UnknownCaller,
     /// A route, but its policy does not admit the client.
     Denied,
+    /// The other cluster's gateway took the link, and then refused what was asked for over it.
+    RefusedByFar,
+    /// One side of a link did not accept the other: no link came to be.
+    LinkRefused,
     /// A route, but no endpoint that could be tried.
     NoHealthyEndpoint,
     /// Every endpoint that was tried failed.
@@ -84,7 +90,7 @@ impl Alert {
 
 impl Ending {
     /// Every ending, for metrics and documentation.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::Completed,
         Self::ClientGone,
         Self::BadProxyHeader,
@@ -93,7 +99,10 @@ impl Ending {
         Self::MalformedHello,
         Self::NoServerName,
         Self::UnknownName,
+        Self::UnknownCaller,
         Self::Denied,
+        Self::RefusedByFar,
+        Self::LinkRefused,
         Self::NoHealthyEndpoint,
         Self::ConnectFailed,
         Self::ResetByClient,
@@ -116,7 +125,10 @@ impl Ending {
             Self::MalformedHello => "malformed_hello",
             Self::NoServerName => "no_server_name",
             Self::UnknownName => "unknown_name",
+            Self::UnknownCaller => "unknown_caller",
             Self::Denied => "denied",
+            Self::RefusedByFar => "refused_by_far",
+            Self::LinkRefused => "link_refused",
             Self::NoHealthyEndpoint => "no_healthy_endpoint",
             Self::ConnectFailed => "connect_failed",
             Self::ResetByClient => "reset_by_client",
@@ -138,7 +150,10 @@ impl Ending {
             | Self::MalformedHello
             | Self::NoServerName
             | Self::UnknownName
+            | Self::UnknownCaller
             | Self::Denied
+            | Self::RefusedByFar
+            | Self::LinkRefused
             | Self::NoHealthyEndpoint
             | Self::ConnectFailed
             | Self::Overloaded

@@ -3,6 +3,7 @@
 pub mod app;
 pub mod arena;
 pub mod client;
+pub mod cluster;
 pub mod ending;
 pub mod name;
 pub mod routes_file;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::app::AppId;
 use super::name::{Name, NameError, NamePattern};
 use super::routes_file::RoutesFile;
 
@@ -38,6 +39,10 @@ pub struct Routes {
     pub files: Vec<Arc<RoutesFile>>,
     /// What the `names` patterns can make, so that no wildcard may cover it.
     pub reserved: Vec<ReservedName>,
+    /// The networks of this cluster: whose clients are local.
+    pub local: Vec<IpNet>,
+    /// The apps of this cluster that are known as callers, by where they call from.
+    pub callers: Vec<(AppId, Vec<IpNet>)>,
 }
 
 /// One route: the names that lead to it, who may use it, where it goes.
@@ -49,8 +54,10 @@ pub struct RouteSpec {
     pub is_app: bool,
     /// The names, each with the place that asks for it.
     pub names: Vec<(NamePattern, Origin)>,
-    /// Who may use it.
+    /// Who may use it: for an app, what its export says.
     pub allow: Allow,
+    /// What local callers have in its stead, if the app is imported.
+    pub import: Option<ImportSpec>,
     /// Where it goes.
     pub endpoints: Vec<EndpointSpec>,
     /// The active check of its endpoints.
@@ -68,9 +75,11 @@ pub enum Allow {
     Open,
     /// Whoever one of the rules admits.
     Rules(Vec<AllowRule>),
+    /// Nobody, and nobody is told that it is there: an app that is imported and not exported.
+    Hidden,
 }
 
-/// One rule of an `allow` list. None of them proves identity: a network is where a connection comes from.
+/// One rule of an `allow` list. Only `cluster` proves anything: a network is where a connection comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AllowRule {
     /// `any`
@@ -79,6 +88,39 @@ pub enum AllowRule {
     Network(IpNet),
     /// `{ networksOf: CLUSTER }`, with that cluster's networks filled in.
     NetworksOf(Arc<str>, Vec<IpNet>),
+    /// `{ cluster: CLUSTER, apps: [APP, …] }`: links of that cluster alone, for these of its apps, or all if there are none.
+    Cluster {
+        /// Proven by certificate.
+        cluster: Arc<str>,
+        /// Claimed by that cluster.
+        apps: Vec<AppId>,
+    },
+    /// An app of this cluster, which is known by where it calls from. Stands in imports.
+    Caller(AppId),
+}
+
+/// An app that is called in other clusters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImportSpec {
+    /// Which callers of this cluster may call it.
+    pub allow: Allow,
+    /// Whether this cluster is one of those where it is called: local callers may then get the route's own endpoints.
+    pub own: bool,
+    /// The gateways of the other clusters.
+    pub gateways: Vec<GatewaySpec>,
+    /// Whether a local caller's connection that seems to carry no call may be closed.
+    pub quiet_close: bool,
+}
+
+/// A gateway of another cluster, as a way to an app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewaySpec {
+    /// The cluster.
+    pub cluster: Arc<str>,
+    /// Where.
+    pub at: EndpointAt,
+    /// Lower goes first; counted together with the priorities of the route's own endpoints.
+    pub priority: u8,
 }
 
 /// An endpoint as written: one address, or a DNS name that stands for all of its addresses.

@@ -15,7 +15,7 @@ use crate::model::ending::Ending;
 use crate::model::name::CanonicalName;
 use crate::proxy_protocol::{self, Addresses};
 use crate::reactor::Socket;
-use crate::routing::table::Route;
+use crate::routing::table::Decision;
 use crate::socket;
 
 use super::Shared;
@@ -106,8 +106,8 @@ async fn join(
     let header_deadline = deadline.min(accepted + PROXY_HEADER_TIME);
     let announced = announced(listening, incoming, header_deadline).await?;
     let source = announced.map_or(incoming.peer, |announced| announced.source);
-    let client = Client { peer: incoming.peer, source };
-    record.client(client);
+    let client = Client { source, ..Client::direct(incoming.peer) };
+    record.client(client.clone());
     shared.admission.admit(&mut entry, source, limits)?;
 
     let hello = timeout_at(deadline, incoming.hello(limits.hello_bytes));
@@ -117,11 +117,12 @@ async fn join(
     #[cfg(test)]
     super::tests::fault(&hello.name);
 
-    let (route, settings) = decide(shared, &hello.name, &client, record)?;
+    let (decision, settings) = decide(shared, &hello.name, &client, record)?;
+    let Decision { route, side, .. } = decision;
     let counters = record.route(&route.label);
     let dial = shared.dialling.enter(hello.random)?;
     let Dialled { socket: endpoint, load } =
-        dial::dial(&route, &settings.limits, record.attempts()).await?;
+        dial::dial(&route, side, &settings.limits, record.attempts()).await?;
     if shared.admission.descriptors.are_scarce(&endpoint) {
         let limit = Limit::Descriptors;
         return Err(Refused::overloaded(limit, limit.reason()));
@@ -134,7 +135,7 @@ async fn join(
     }
     let preface = incoming.preface(&front);
     let idle = settings.limits.idle_timeout;
-    let (header, may_leave) = (front.len(), route.quiet_close);
+    let (header, may_leave) = (front.len(), route.closes_quietly(side));
     Ok(Joined { endpoint, preface, header, counters, idle, may_leave, dial })
 }
 
@@ -172,11 +173,11 @@ fn decide(
     name: &CanonicalName,
     client: &Client,
     record: &mut Record,
-) -> Result<(Arc<Route>, Arc<Settings>), Refused> {
+) -> Result<(Decision, Arc<Settings>), Refused> {
     let generation = shared.live.load();
     record.settings(&generation.settings);
     match generation.table.decide(name.as_str(), client) {
-        Ok(decision) => Ok((decision.route, Arc::clone(&generation.settings))),
+        Ok(decision) => Ok((decision, Arc::clone(&generation.settings))),
         Err(refusal) => {
             if let Some(label) = &refusal.label {
                 record.route(label);

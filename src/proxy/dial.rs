@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Limits;
+use crate::model::client::Side;
 use crate::model::ending::Ending;
 use crate::reactor::Socket;
 use crate::routing::balance::Attempts;
@@ -29,6 +30,7 @@ pub(super) struct Dialled {
 /// Connects to one of a route's endpoints, the next one when one fails, each at most once. `attempts` counts them.
 pub(super) async fn dial(
     route: &Route,
+    side: Side,
     limits: &Limits,
     attempts: &mut u32,
 ) -> Result<Dialled, Refused> {
@@ -37,7 +39,7 @@ pub(super) async fn dial(
     };
     let deadline = Instant::now() + limits.connect_total;
     let mut refused = Refused::new(Ending::NoHealthyEndpoint, "no endpoint can be tried");
-    for candidate in Attempts::new(route) {
+    for candidate in Attempts::new(route, side).filter(|candidate| candidate.via.is_none()) {
         let now = Instant::now();
         if now >= deadline {
             break;

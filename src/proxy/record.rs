@@ -298,9 +298,13 @@ fn milliseconds(took: Duration) -> f64 {
 fn level(outcome: &Outcome) -> Level {
     match outcome.ending {
         Ending::Internal => Level::ERROR,
-        Ending::NoHealthyEndpoint | Ending::ConnectFailed | Ending::Overloaded | Ending::Loop => {
-            Level::WARN
-        }
+        Ending::UnknownCaller
+        | Ending::RefusedByFar
+        | Ending::LinkRefused
+        | Ending::NoHealthyEndpoint
+        | Ending::ConnectFailed
+        | Ending::Overloaded
+        | Ending::Loop => Level::WARN,
         Ending::ClientGone if outcome.silent => Level::DEBUG,
         Ending::Completed
         | Ending::ClientGone
@@ -376,7 +380,10 @@ mod tests {
     #[test]
     fn one_line_tells_a_connection() {
         let lines = logged(Level::INFO, ConnectionLog::All, |record| {
-            record.client(Client { source: "198.51.100.7:5".parse().unwrap(), ..record.client });
+            record.client(Client {
+                source: "198.51.100.7:5".parse().unwrap(),
+                ..record.client.clone()
+            });
             record.hello(&CanonicalName::parse(b"Checkout.Shop.example").unwrap());
             record.route(&"shop/checkout".into());
             *record.attempts() += 2;

@@ -83,11 +83,8 @@ impl Refused {
 
     /// A name that leads nowhere, or not for this client.
     pub(super) fn decision(refusal: &Refusal) -> Self {
-        let reason = match refusal.label {
-            Some(_) => "no allow rule of the route admits the source",
-            None => "no route has this name",
-        };
-        Self { alert: Some(refusal.alert()), ..Self::new(refusal.ending, reason) }
+        let refused = Self::new(refusal.ending(), refusal.why.to_string());
+        Self { alert: Some(refusal.alert()), ..refused }
     }
 }
 
@@ -147,7 +144,8 @@ fn discard_queued(socket: &Socket) -> io::Result<()> {
 /// The alert of an ending that says it all; parser and table know better for some.
 fn alert(ending: Ending) -> Option<Alert> {
     match ending {
-        Ending::NoHealthyEndpoint
+        Ending::LinkRefused
+        | Ending::NoHealthyEndpoint
         | Ending::ConnectFailed
         | Ending::Overloaded
         | Ending::Loop
@@ -155,6 +153,8 @@ fn alert(ending: Ending) -> Option<Alert> {
         Ending::MalformedHello => Some(Alert::DecodeError),
         Ending::NoServerName => Some(Alert::MissingExtension),
         Ending::UnknownName | Ending::Denied => Some(Alert::UnrecognizedName),
+        // Only clients of this cluster get so far, and they may know what there is.
+        Ending::UnknownCaller | Ending::RefusedByFar => Some(Alert::AccessDenied),
         Ending::Completed
         | Ending::ClientGone
         | Ending::BadProxyHeader
@@ -192,7 +192,17 @@ pub(super) fn hint(ending: Ending) -> Option<&'static str> {
         Ending::UnknownName => Some(
             "an app has a route once it is exported or named under routes; `strait explain NAME` tells what comes close",
         ),
+        Ending::UnknownCaller => Some(
+            "an import asks which app calls: `from` under `apps` says which networks are an app's, and no address may be of two. \
+             Behind NAT all callers have one address",
+        ),
         Ending::Denied => Some("`strait explain NAME --from ADDRESS` tells which rules there are"),
+        Ending::RefusedByFar => Some(
+            "both sides must agree: the other cluster's `exports` has to admit this cluster, and where it lists apps, this app",
+        ),
+        Ending::LinkRefused => Some(
+            "look at the certificates of both gateways: issuer, dates, and spiffe://TRUST-DOMAIN/cluster/NAME as their only URI",
+        ),
         Ending::NoHealthyEndpoint => Some(
             "every endpoint is down, ejected or not resolved: `strait explain NAME` and /status tell which",
         ),
@@ -223,7 +233,7 @@ mod tests {
     #[test]
     fn every_refusal_tells_the_operator_what_to_do() {
         let refusals = Ending::ALL.into_iter().filter(|ending| ending.is_refusal());
-        assert_eq!(refusals.clone().count(), 12);
+        assert_eq!(refusals.clone().count(), 15);
         assert!(refusals.clone().all(|ending| hint(ending).is_some()));
         assert!(
             !Ending::ALL.into_iter().any(|ending| !ending.is_refusal() && hint(ending).is_some())

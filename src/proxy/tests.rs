@@ -173,6 +173,7 @@ fn route(endpoints: &[SocketAddr]) -> RouteSpec {
         is_app: false,
         names: vec![(NamePattern::parse(NAME).unwrap(), origin.clone())],
         allow: Allow::Open,
+        import: None,
         endpoints: (0..).zip(endpoints).map(endpoint).collect(),
         check: None,
         send_proxy: false,

@@ -7,27 +7,30 @@ use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
+use crate::model::client::Side;
+
 use super::endpoint::Health;
 use super::table::{Candidate, Route};
 
 /// The order in which one connection tries a route's endpoints; each at most once. Health and load are those of the moment
 /// in which the next one is asked for. An endpoint that its check took down is never offered; an ejected one only when
-/// ejections have left the route nothing else.
+/// ejections have left the route nothing else. One that is not for the client's side is as if it were not there.
 #[derive(Debug)]
 pub struct Attempts<'a> {
     route: &'a Route,
+    side: Side,
     tried: Tried,
     random: Random,
 }
 
 impl<'a> Attempts<'a> {
     /// Starts choosing.
-    pub fn new(route: &'a Route) -> Self {
-        Self::seeded(route, Random::seed())
+    pub fn new(route: &'a Route, side: Side) -> Self {
+        Self::seeded(route, side, Random::seed())
     }
 
-    fn seeded(route: &'a Route, seed: u64) -> Self {
-        Self { route, tried: Tried::default(), random: Random(seed) }
+    fn seeded(route: &'a Route, side: Side, seed: u64) -> Self {
+        Self { route, side, tried: Tried::default(), random: Random(seed) }
     }
 
     fn next_at(&mut self, now: Instant) -> Option<&'a Candidate> {
@@ -54,9 +57,11 @@ impl<'a> Attempts<'a> {
         tier: &'a [Candidate],
         now: Instant,
     ) -> Option<usize> {
-        let Self { tried, random, .. } = self;
+        let Self { route, side, tried, random } = self;
         let usable = (start..).zip(tier).filter(|&(index, candidate)| {
-            !tried.contains(index) && candidate.endpoint.health_at(now) == Health::Healthy
+            !tried.contains(index)
+                && route.offers(candidate, *side)
+                && candidate.endpoint.health_at(now) == Health::Healthy
         });
         let (first, candidate) = random.draw(usable.clone())?;
         let others = usable.filter(|&(index, _)| index != first);
@@ -70,7 +75,9 @@ impl<'a> Attempts<'a> {
     /// costs one connect, not trying it makes a passing fault of the network an outage.
     fn spared(&self, now: Instant) -> Option<usize> {
         let mut spared: Option<(u64, usize)> = None;
-        for (index, candidate) in self.route.candidates.iter().enumerate() {
+        let offered = |candidate: &Candidate| self.route.offers(candidate, self.side);
+        let candidates = self.route.candidates.iter().enumerate();
+        for (index, candidate) in candidates.filter(|(_, candidate)| offered(candidate)) {
             match candidate.endpoint.health_at(now) {
                 Health::Healthy => return None,
                 Health::Ejected => {
@@ -177,8 +184,11 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::name::Name;
+    use crate::model::snapshot::{Allow, AllowRule};
     use crate::policy::Policy;
     use crate::routing::endpoint::Endpoints;
+    use crate::routing::table::{Import, Via};
     use proptest::prelude::*;
     use std::collections::{HashMap, HashSet};
     use std::sync::Arc;
@@ -209,13 +219,15 @@ mod tests {
                     });
                 }
             }
-            Candidate { endpoint, weight, priority }
+            Candidate { endpoint, weight, priority, via: None }
         };
         let mut candidates: Vec<_> = candidates.iter().enumerate().map(candidate).collect();
         candidates.sort_by_key(|candidate| candidate.priority);
         Route {
             label: "route".into(),
+            is_app: false,
             policy: Arc::new(Policy::Open),
+            import: None,
             candidates: candidates.into(),
             absent: [].into(),
             send_proxy: false,
@@ -226,7 +238,7 @@ mod tests {
 
     /// The ports that a connection tries if every connect fails, without that being noted.
     fn order(route: &Route, seed: u64, now: Instant) -> Vec<u16> {
-        let mut attempts = Attempts::seeded(route, seed);
+        let mut attempts = Attempts::seeded(route, Side::Remote, seed);
         std::iter::from_fn(|| attempts.next_at(now))
             .map(|next| next.endpoint.address.port())
             .collect()
@@ -271,7 +283,7 @@ mod tests {
         let now = Instant::now();
         let route =
             make(now, &[(0, 1, Made::Healthy), (1, 1, Made::Healthy), (2, 1, Made::Healthy)]);
-        let mut attempts = Attempts::seeded(&route, 1);
+        let mut attempts = Attempts::seeded(&route, Side::Remote, 1);
         assert_eq!(attempts.next_at(now).unwrap().priority, 0);
         route.candidates[1].endpoint.checked(false);
         assert_eq!(attempts.next_at(now).unwrap().priority, 2);
@@ -289,7 +301,9 @@ mod tests {
         for hold in [false, true] {
             let mut chosen = HashMap::<u16, u32>::new();
             for seed in 0..8000 {
-                let first = Attempts::seeded(&route, Random(seed).next()).next_at(now).unwrap();
+                let first = Attempts::seeded(&route, Side::Remote, Random(seed).next())
+                    .next_at(now)
+                    .unwrap();
                 *chosen.entry(first.weight).or_default() += 1;
                 held.extend(hold.then(|| first.endpoint.connection()));
             }
@@ -327,7 +341,49 @@ mod tests {
         prop_oneof![Just(Made::Healthy), (1_u32..4).prop_map(Made::Ejected), Just(Made::Down)]
     }
 
+    /// Turns every candidate whose port is in the set into a gateway.
+    fn with_gateways(mut route: Route, ports: &HashSet<u16>, own: bool) -> Route {
+        let name = Name::parse("orders.example").unwrap();
+        let via = Arc::new(Via { cluster: "east".into(), name });
+        for candidate in &mut route.candidates {
+            let gateway = ports.contains(&candidate.endpoint.address.port());
+            candidate.via = gateway.then(|| Arc::clone(&via));
+        }
+        let callers = Policy::compile(&Allow::Rules(vec![AllowRule::Any]));
+        route.import = Some(Arc::new(Import { callers, own, quiet_close: true }));
+        route
+    }
+
     proptest! {
+        /// Each side is led as by a route that has only what the side is offered.
+        #[test]
+        fn a_side_is_led_as_if_the_rest_were_not_there(
+            candidates in prop::collection::vec((0_u8..3, 0_u16..4, made(), any::<bool>()), 0..40),
+            own: bool,
+            local: bool,
+            seed: u64,
+        ) {
+            let now = Instant::now() + Duration::from_hours(2);
+            let made: Vec<_> = candidates.iter().map(|&(priority, weight, made, _)| (priority, weight, made)).collect();
+            let gateways = (1..).zip(&candidates).filter(|(_, (.., gateway))| *gateway).map(|(port, _)| port).collect();
+            let route = with_gateways(make(now, &made), &gateways, own);
+            let side = if local { Side::Local } else { Side::Remote };
+            let mut attempts = Attempts::seeded(&route, side, seed);
+            let tried: Vec<u16> = std::iter::from_fn(|| attempts.next_at(now)).map(|next| next.endpoint.address.port()).collect();
+            let offered: Vec<_> = (1_u16..).zip(&candidates).filter(|(_, (.., gateway))| match (local, gateway) {
+                (false, gateway) => !gateway,
+                (true, gateway) => *gateway || own,
+            }).map(|(port, &(priority, weight, made, _))| (port, (priority, weight, made))).collect();
+            let alone = make(now, &offered.iter().map(|(_, made)| *made).collect::<Vec<_>>());
+            let alone: Vec<u16> = order(&alone, seed, now).into_iter().map(|port| offered[usize::from(port) - 1].0).collect();
+            // Chance decides within a priority.
+            let told = |ports: Vec<u16>| {
+                let priorities: Vec<u8> = ports.iter().map(|&port| candidates[usize::from(port) - 1].0).collect();
+                (priorities, ports.len(), ports.into_iter().collect::<HashSet<_>>())
+            };
+            prop_assert_eq!(told(tried), told(alone));
+        }
+
         #[test]
         fn healthy_ones_come_once_each_by_priority(
             candidates in prop::collection::vec((0_u8..3, 0_u16..4, made()), 0..80),

@@ -195,13 +195,15 @@ impl Drop for DialPermit {
     }
 }
 
-/// What outlives a table: endpoints by address and check, dials by route. Both are gone when no table and no connection
+/// What outlives a table: endpoints by address, check and cluster, dials by route. Both are gone when no table and no connection
 /// names them.
 #[derive(Debug, Default)]
 pub struct Endpoints {
     /// Those without a check. By themselves, because there may be a million, and room for a check doubles what each costs here.
     plain: HashMap<SocketAddr, Weak<Endpoint>>,
     checked: HashMap<(SocketAddr, Check), Weak<Endpoint>>,
+    /// By cluster: what fails as one cluster's gateway may well answer as a sidecar, or as another's.
+    gateways: HashMap<(SocketAddr, Arc<str>), Weak<Endpoint>>,
     dials: HashMap<Box<str>, Weak<Dials>>,
 }
 
@@ -212,11 +214,13 @@ impl Endpoints {
             None => self.plain.entry(address).or_default(),
             Some(check) => self.checked.entry((address, check)).or_default(),
         };
-        known.upgrade().unwrap_or_else(|| {
-            let endpoint = Arc::new(Endpoint::new(address, check));
-            *known = Arc::downgrade(&endpoint);
-            endpoint
-        })
+        living(known, address, check)
+    }
+
+    /// The living endpoint for a gateway of a cluster, or a new one. Gateways have no active check: links tell how they are.
+    pub fn intern_gateway(&mut self, address: SocketAddr, cluster: &Arc<str>) -> Arc<Endpoint> {
+        let known = self.gateways.entry((address, Arc::clone(cluster))).or_default();
+        living(known, address, None)
     }
 
     /// The living count of a route's dials, or a new one.
@@ -233,13 +237,24 @@ impl Endpoints {
     pub(super) fn purge(&mut self) {
         self.plain.retain(|_, endpoint| endpoint.strong_count() > 0);
         self.checked.retain(|_, endpoint| endpoint.strong_count() > 0);
+        self.gateways.retain(|_, endpoint| endpoint.strong_count() > 0);
         self.dials.retain(|_, dials| dials.strong_count() > 0);
     }
 
     /// Every living endpoint.
     pub fn living(&self) -> impl Iterator<Item = Arc<Endpoint>> {
-        self.plain.values().chain(self.checked.values()).filter_map(Weak::upgrade)
+        let all = self.plain.values().chain(self.checked.values()).chain(self.gateways.values());
+        all.filter_map(Weak::upgrade)
     }
+}
+
+/// What is still known, or else a new one in its place.
+fn living(known: &mut Weak<Endpoint>, address: SocketAddr, check: Option<Check>) -> Arc<Endpoint> {
+    known.upgrade().unwrap_or_else(|| {
+        let endpoint = Arc::new(Endpoint::new(address, check));
+        *known = Arc::downgrade(&endpoint);
+        endpoint
+    })
 }
 
 #[cfg(test)]
@@ -345,6 +360,19 @@ mod tests {
         endpoints.purge();
         assert_eq!(endpoints.living().count(), 0);
         assert!(endpoints.plain.is_empty());
+    }
+
+    #[test]
+    fn a_gateways_marks_are_its_own() {
+        let mut endpoints = Endpoints::default();
+        let address = "10.0.0.1:8443".parse().unwrap();
+        let east = endpoints.intern_gateway(address, &"east".into());
+        assert!(Arc::ptr_eq(&east, &endpoints.intern_gateway(address, &"east".into())));
+        let others =
+            [endpoints.intern(address, None), endpoints.intern_gateway(address, &"south".into())];
+        (0..FAILURES_TO_EJECT).for_each(|_| east.failed());
+        assert_eq!(east.health(), Health::Ejected);
+        assert!(others.iter().all(|other| other.health() == Health::Healthy));
     }
 
     #[test]

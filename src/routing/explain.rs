@@ -1,132 +1,28 @@
 //! The decision that the data path would take for a name, told step by step.
 //!
-//! Made on the gateway or offline, rendered by the command line: hence plain values that serialise both ways.
+//! Asks the table that the data path asks, and adds why.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
-use crate::model::client::Client;
+use crate::model::client::{Asker, Client, Side};
 use crate::model::ending::{Alert, Ending};
 use crate::model::name::{CanonicalName, NameError};
 use crate::policy::{Admission, Policy};
 
 use super::balance::Attempts;
+use super::callers::Caller;
 use super::endpoint::{Endpoint, Health};
-use super::table::{Absence, Match, Refusal, Route, Table};
+use super::sides::Why;
+use super::table::{Absence, Candidate, Match, Refusal, Route, Table};
 
-/// What a gateway does with a connection that asks for a name, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Explanation {
-    /// The name as it was asked for.
-    pub written: String,
-    /// The name as it is compared; `None` if it is none.
-    pub name: Option<String>,
-    /// The route that the name leads to.
-    pub route: Option<MatchedRoute>,
-    /// Whether the client may use it; `None` without a route.
-    pub policy: Option<PolicyAnswer>,
-    /// What may be dialled: one group for each priority, the lowest number first. A lower group goes before a higher one;
-    /// within a group load and chance decide.
-    pub priorities: Vec<PriorityGroup>,
-    /// What stands in the configuration but cannot be dialled.
-    pub absent: Vec<AbsentEndpoint>,
-    /// What comes of it.
-    pub verdict: Verdict,
-    /// What the operator may do about it.
-    pub hint: Option<String>,
-}
+pub use super::explanation::{
+    AbsentEndpoint, CandidateEndpoint, Explanation, MatchedRoute, PolicyAnswer, PriorityGroup,
+    SideAnswer, Verdict, ViaAnswer,
+};
 
-/// A route, and why it is this one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MatchedRoute {
-    /// The route's label.
-    pub label: String,
-    /// The name or wildcard that matched.
-    pub pattern: String,
-    /// Why this one.
-    pub because: String,
-    /// Wildcards that cover the name too and count less, the longest first.
-    pub also: Vec<String>,
-}
-
-/// What the route's `allow` list says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "answer")]
-pub enum PolicyAnswer {
-    /// There is no list: whoever reaches the listener may use the route.
-    Open,
-    /// One of the rules admits the client.
-    Admitted {
-        /// The rule as the operator wrote it.
-        rule: String,
-    },
-    /// None does.
-    Denied {
-        /// The rules.
-        rules: Vec<String>,
-    },
-    /// Nobody said where the client is.
-    NotJudged {
-        /// The rules.
-        rules: Vec<String>,
-    },
-}
-
-/// Endpoints of one priority.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PriorityGroup {
-    /// Lower goes first.
-    pub priority: u8,
-    /// In no order that means anything.
-    pub endpoints: Vec<CandidateEndpoint>,
-}
-
-/// An endpoint that may be dialled.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CandidateEndpoint {
-    /// Where.
-    pub address: SocketAddr,
-    /// Share of the load within its priority.
-    pub weight: u16,
-    /// Connections open now; `None` offline.
-    pub open: Option<u32>,
-    /// `healthy`, `ejected`, `down`; `unknown` offline.
-    pub health: String,
-}
-
-/// An endpoint that cannot be dialled.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AbsentEndpoint {
-    /// As it was written.
-    pub endpoint: String,
-    /// Why not.
-    pub because: String,
-}
-
-/// What comes of a connection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "outcome")]
-pub enum Verdict {
-    /// It goes to an endpoint of the first priority that has a usable one.
-    Routed,
-    /// It is closed.
-    Refused {
-        /// The ending's label, as in the log and in metrics.
-        ending: String,
-        /// The TLS alert that the client gets.
-        alert: String,
-    },
-    /// Something is missing that decides.
-    Undecided {
-        /// What is missing.
-        because: String,
-    },
-}
-
-/// Explains a name, for a client at an address if there is one. `live` says that health and load are those of a gateway at work.
-pub fn explain(table: &Table, written: &str, from: Option<IpAddr>, live: bool) -> Explanation {
+/// Explains a name, as far as somebody says who would ask for it. `live` says that health and load are those of a gateway at
+/// work.
+pub fn explain(table: &Table, written: &str, asker: &Asker, live: bool) -> Explanation {
     let name = match CanonicalName::parse(written.as_bytes()) {
         Ok(name) => name,
         Err(error) => {
@@ -136,16 +32,22 @@ pub fn explain(table: &Table, written: &str, from: Option<IpAddr>, live: bool) -
         }
     };
     let name = name.as_str();
-    let known = |explanation| Explanation { name: Some(name.into()), ..explanation };
-    let Some(found) = table.lookup(name) else {
-        return known(unknown_name(table, written, name, from));
+    let client = asker.client();
+    let side = client.as_ref().map(|client| table.sides().side(client));
+    let known = |explanation| Explanation {
+        name: Some(name.into()),
+        side: client.as_ref().zip(side).and_then(|(client, side)| side_answer(table, client, side)),
+        ..explanation
     };
-    let judged = judge(table, &found, name, from);
-    let (verdict, hint) = judged.verdict(found.route, from, live);
+    let Some(found) = table.lookup(name) else {
+        return known(unknown_name(table, written, name, client.as_ref()));
+    };
+    let judged = judge(table, found.route, name, client.as_ref());
+    let (verdict, hint) = judged.verdict(found.route, side, asker, live);
     known(Explanation {
         route: Some(matched(table, &found, name)),
         policy: Some(judged.into()),
-        priorities: priorities(found.route, live),
+        priorities: priorities(found.route, side, live),
         absent: found.route.absent.iter().map(|(at, why)| absent(at, *why, live)).collect(),
         ..Explanation::blank(written, verdict, hint)
     })
@@ -156,6 +58,7 @@ impl Explanation {
         Self {
             written: written.into(),
             name: None,
+            side: None,
             route: None,
             policy: None,
             priorities: vec![],
@@ -164,6 +67,26 @@ impl Explanation {
             hint,
         }
     }
+}
+
+/// Without `local.networks` there is but one side, and nothing to tell.
+fn side_answer(table: &Table, client: &Client, side: Side) -> Option<SideAnswer> {
+    if client.link.is_none() && !table.sides().has_local() {
+        return None;
+    }
+    let because = match (&client.link, side) {
+        (Some(linked), Side::Local | Side::Remote) => {
+            format!("it comes over a link from cluster {}", linked.cluster)
+        }
+        (None, Side::Local) => "its address is in `local.networks`".into(),
+        (None, Side::Remote) => "its address is not in `local.networks`".into(),
+    };
+    let callers = match (side, table.sides().caller(client)) {
+        (Side::Remote, _) | (Side::Local, Caller::Unknown) => vec![],
+        (Side::Local, Caller::App(app)) => vec![app.to_string()],
+        (Side::Local, Caller::Ambiguous(one, other)) => vec![one.to_string(), other.to_string()],
+    };
+    Some(SideAnswer { side: side.label().into(), because, callers })
 }
 
 /// As the hello parser refuses it.
@@ -178,8 +101,8 @@ fn no_name(error: NameError) -> Verdict {
     }
 }
 
-fn unknown_name(table: &Table, written: &str, name: &str, from: Option<IpAddr>) -> Explanation {
-    let refusal = from.and_then(|from| table.decide(name, &client(from)).err());
+fn unknown_name(table: &Table, written: &str, name: &str, client: Option<&Client>) -> Explanation {
+    let refusal = client.and_then(|client| table.decide(name, client).err());
     let alert = refusal.map_or(Alert::UnrecognizedName, |refusal| refusal.alert());
     let hint = if table.is_empty() {
         "no route is configured at all".into()
@@ -207,7 +130,22 @@ fn matched(table: &Table, found: &Match<'_>, name: &str) -> MatchedRoute {
             (format!("*.{below}"), "it is the longest wildcard that covers the name")
         }
     };
-    MatchedRoute { label: found.route.label.to_string(), pattern, because: because.into(), also }
+    MatchedRoute {
+        label: found.route.label.to_string(),
+        kind: kind(found.route).into(),
+        pattern,
+        because: because.into(),
+        also,
+    }
+}
+
+fn kind(route: &Route) -> &'static str {
+    match (route.is_exported(), &route.import) {
+        (false, None) => "route",
+        (true, None) => "export",
+        (false, Some(_)) => "import",
+        (true, Some(_)) => "export and import",
+    }
 }
 
 /// What the policy says of a client, if there is one.
@@ -217,57 +155,106 @@ enum Judged {
     NoClient(Vec<String>),
 }
 
-fn judge(table: &Table, found: &Match<'_>, name: &str, from: Option<IpAddr>) -> Judged {
-    let policy = &found.route.policy;
-    let rules = || policy.rules().map(String::from).collect();
-    match (from, &**policy) {
+fn judge(table: &Table, route: &Route, name: &str, client: Option<&Client>) -> Judged {
+    match (client, &*route.policy) {
         (None, Policy::Open) => Judged::Admitted(Admission::Open),
-        (None, Policy::Rules(_)) => Judged::NoClient(rules()),
-        (Some(from), Policy::Open | Policy::Rules(_)) => match table.decide(name, &client(from)) {
-            Ok(decision) => Judged::Admitted(decision.admission),
-            Err(refusal) => Judged::Refused(refusal, rules()),
-        },
+        (None, Policy::Rules(_) | Policy::Hidden) => Judged::NoClient(all_rules(route)),
+        (Some(client), Policy::Open | Policy::Rules(_) | Policy::Hidden) => {
+            match table.decide(name, client) {
+                Ok(decision) => Judged::Admitted(decision.admission),
+                Err(refusal) => {
+                    let rules = judging(route, table.sides().side(client));
+                    Judged::Refused(refusal, rules.rules().map(String::from).collect())
+                }
+            }
+        }
     }
+}
+
+/// The policy that judges clients of a side.
+fn judging(route: &Route, side: Side) -> &Policy {
+    match (side, &route.import) {
+        (Side::Local, Some(import)) => &import.callers,
+        (Side::Local, None) | (Side::Remote, Some(_) | None) => &route.policy,
+    }
+}
+
+/// Every rule that judges anybody; those for local and for remote clients told apart where they differ.
+fn all_rules(route: &Route) -> Vec<String> {
+    let Some(import) = &route.import else {
+        return route.policy.rules().map(String::from).collect();
+    };
+    let local = import.callers.rules().map(|rule| format!("local {rule}"));
+    local.chain(route.policy.rules().map(|rule| format!("remote {rule}"))).collect()
 }
 
 impl Judged {
     fn verdict(
         &self,
         route: &Route,
-        from: Option<IpAddr>,
+        side: Option<Side>,
+        asker: &Asker,
         live: bool,
     ) -> (Verdict, Option<String>) {
         match self {
-            Self::Admitted(_) => endpoint_verdict(route, live),
+            // Without an import both sides are offered the same.
+            Self::Admitted(_) => endpoint_verdict(route, side.unwrap_or(Side::Remote), live),
             Self::NoClient(_) => {
-                let because = "the route's allow list asks where the client is".into();
+                let because = match route.import {
+                    Some(_) => {
+                        "the app is imported: what holds is another thing for local clients than for remote ones"
+                    }
+                    None => "the route's allow list asks where the client is",
+                };
                 let hint = "say where the client connects from (--from ADDRESS) to have it judged";
-                (Verdict::Undecided { because }, Some(hint.into()))
+                (Verdict::Undecided { because: because.into() }, Some(hint.into()))
             }
             Self::Refused(refusal, _) => {
-                (refused(refusal.ending, refusal.alert()), Some(denied_hint(refusal, from)))
+                let verdict = refused(refusal.ending(), refusal.alert());
+                (verdict, Some(refused_hint(refusal, asker)))
             }
         }
     }
 }
 
-fn denied_hint(refusal: &Refusal, from: Option<IpAddr>) -> String {
-    let from = from.map_or_else(String::new, |from| format!(" {}", from.to_canonical()));
+fn refused_hint(refusal: &Refusal, asker: &Asker) -> String {
+    match &refusal.why {
+        Why::NoRoute => "write the name under `names` or `routes`, or ask for another".into(),
+        Why::OnlyImported => "only clients from `local.networks` may call what is imported: add the client's network there if it is \
+                              of this cluster, or export the app if others may call it here"
+            .into(),
+        Why::NotExported => "add the app to `exports`: a link leads to nothing else".into(),
+        Why::NoRule => no_rule_hint(refusal, asker),
+        Why::ClusterDenied(linked) => {
+            format!("add `cluster: {}` to the export's `allow` if {linked} may call", linked.cluster)
+        }
+        Why::UnknownCaller => format!(
+            "add `from: [{{ network: CIDR }}]` with the network of {asker} to the app under `apps` that it is. Behind NAT all callers \
+             have one address"
+        ),
+        Why::Ambiguous(one, other) => {
+            format!("take {asker} out of `from` of {one} or of {other}: an address may stand for one app alone")
+        }
+        Why::CallerDenied(app) => format!("add {app} to the import's `allow` if it may call"),
+    }
+}
+
+fn no_rule_hint(refusal: &Refusal, asker: &Asker) -> String {
     let concealed = if refusal.known_source {
         ""
     } else {
         "; no rule of any route admits it, so it is told that the name is unknown"
     };
     format!(
-        "add the network of{from} to `allow` if this client may call{concealed}. Behind a load balancer or NAT the client's \
+        "add the network of {asker} to `allow` if this client may call{concealed}. Behind a load balancer or NAT the client's \
          address is theirs, unless they send a PROXY header"
     )
 }
 
 /// What becomes of a client that the policy admits. Asks the very choice that a connection makes.
-fn endpoint_verdict(route: &Route, live: bool) -> (Verdict, Option<String>) {
+fn endpoint_verdict(route: &Route, side: Side, live: bool) -> (Verdict, Option<String>) {
     let unresolved = route.absent.iter().any(|(_, absence)| *absence == Absence::Unresolved);
-    let Some(next) = Attempts::new(route).next() else {
+    let Some(next) = Attempts::new(route, side).next() else {
         if unresolved && !live {
             let because =
                 "its endpoints are DNS names, which only a running gateway resolves".into();
@@ -275,21 +262,27 @@ fn endpoint_verdict(route: &Route, live: bool) -> (Verdict, Option<String>) {
             return (Verdict::Undecided { because }, Some(hint));
         }
         let verdict = refused(Ending::NoHealthyEndpoint, Alert::InternalError);
-        return (verdict, Some(no_endpoint_hint(route).into()));
+        return (verdict, Some(no_endpoint_hint(route, side).into()));
     };
-    let hint = match next.endpoint.health() {
-        Health::Healthy => None,
-        Health::Ejected | Health::Down => Some(
+    let hint = match (next.endpoint.health(), &next.via) {
+        (Health::Healthy, _) => None,
+        (Health::Ejected | Health::Down, None) => Some(
             "connects to every endpoint fail; one is tried all the same: see whether the sidecars run, and whether a \
              network policy stands between"
                 .into(),
         ),
+        (Health::Ejected | Health::Down, Some(via)) => Some(format!(
+            "links to every gateway fail; one of {} is tried all the same: see whether it runs, and whether a firewall stands \
+             between",
+            via.cluster
+        )),
     };
     (Verdict::Routed, hint)
 }
 
-fn no_endpoint_hint(route: &Route) -> &'static str {
-    if !route.candidates.is_empty() {
+fn no_endpoint_hint(route: &Route, side: Side) -> &'static str {
+    let mut offered = route.candidates.iter().filter(|candidate| route.offers(candidate, side));
+    if offered.next().is_some() {
         return "the active checks of all endpoints fail: see whether the app's pods and their sidecars run, and whether the port is \
                 the sidecar's internal gRPC port";
     }
@@ -303,19 +296,35 @@ fn no_endpoint_hint(route: &Route) -> &'static str {
     }
 }
 
-fn priorities(route: &Route, live: bool) -> Vec<PriorityGroup> {
+/// What may be dialled for clients of a side, or of any.
+fn priorities(route: &Route, side: Option<Side>, live: bool) -> Vec<PriorityGroup> {
     let tiers = route.candidates.chunk_by(|one, other| one.priority == other.priority);
-    let group = |tier: &[super::table::Candidate]| {
-        let endpoints = tier.iter().map(|candidate| CandidateEndpoint {
-            address: candidate.endpoint.address,
-            weight: candidate.weight,
-            open: live.then(|| candidate.endpoint.open()),
-            health: health(&candidate.endpoint, live).into(),
-        });
-        let priority = tier.first()?.priority;
-        Some(PriorityGroup { priority, endpoints: endpoints.collect() })
+    let group = |tier: &[Candidate]| {
+        let offered =
+            |candidate: &&Candidate| side.is_none_or(|side| route.offers(candidate, side));
+        let endpoints: Vec<_> = tier
+            .iter()
+            .filter(offered)
+            .map(|candidate| candidate_endpoint(candidate, live))
+            .collect();
+        let priority = tier.first().filter(|_| !endpoints.is_empty())?.priority;
+        Some(PriorityGroup { priority, endpoints })
     };
     tiers.filter_map(group).collect()
+}
+
+fn candidate_endpoint(candidate: &Candidate, live: bool) -> CandidateEndpoint {
+    let Candidate { endpoint, weight, via, .. } = candidate;
+    let via = via
+        .as_ref()
+        .map(|via| ViaAnswer { cluster: via.cluster.to_string(), name: via.name.to_string() });
+    CandidateEndpoint {
+        address: endpoint.address,
+        weight: *weight,
+        open: live.then(|| endpoint.open()),
+        health: health(endpoint, live).into(),
+        via,
+    }
 }
 
 fn health(endpoint: &Arc<Endpoint>, live: bool) -> &'static str {
@@ -337,42 +346,34 @@ impl From<Judged> for PolicyAnswer {
         match judged {
             Judged::Admitted(Admission::Open) => Self::Open,
             Judged::Admitted(Admission::Rule(rule)) => Self::Admitted { rule: rule.to_string() },
-            Judged::Refused(_, rules) => Self::Denied { rules },
+            Judged::Refused(refusal, rules) => match refusal.why {
+                Why::OnlyImported => Self::OnlyImported,
+                Why::NotExported => Self::NotExported,
+                Why::NoRoute
+                | Why::NoRule
+                | Why::ClusterDenied(_)
+                | Why::UnknownCaller
+                | Why::Ambiguous(..)
+                | Why::CallerDenied(_) => Self::Denied { rules },
+            },
             Judged::NoClient(rules) => Self::NotJudged { rules },
         }
     }
 }
 
-/// No route sees a client's port.
-fn client(from: IpAddr) -> Client {
-    Client::direct((from, 0).into())
-}
-
 fn refused(ending: Ending, alert: Alert) -> Verdict {
-    Verdict::Refused { ending: ending.label().into(), alert: alert_name(alert).into() }
-}
-
-/// As RFC 8446 §6 writes it.
-fn alert_name(alert: Alert) -> &'static str {
-    match alert {
-        Alert::UnexpectedMessage => "unexpected_message",
-        Alert::RecordOverflow => "record_overflow",
-        Alert::IllegalParameter => "illegal_parameter",
-        Alert::DecodeError => "decode_error",
-        Alert::AccessDenied => "access_denied",
-        Alert::ProtocolVersion => "protocol_version",
-        Alert::InternalError => "internal_error",
-        Alert::MissingExtension => "missing_extension",
-        Alert::UnrecognizedName => "unrecognized_name",
-    }
+    Verdict::Refused { ending: ending.label().into(), alert: alert.label().into() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::app::AppId;
+    use crate::model::client::Linked;
     use crate::model::name::NamePattern;
     use crate::model::snapshot::{
-        Addresses, Allow, AllowRule, EndpointAt, EndpointSpec, Origin, RouteSpec, Routes,
+        Addresses, Allow, AllowRule, EndpointAt, EndpointSpec, GatewaySpec, ImportSpec, Origin,
+        RouteSpec, Routes,
     };
     use crate::routing::build::{Inputs, OwnListeners, build};
     use crate::routing::endpoint::Endpoints;
@@ -391,6 +392,7 @@ mod tests {
             is_app: false,
             names: vec![(NamePattern::parse(name).unwrap(), origin.clone())],
             allow,
+            import: None,
             endpoints: endpoints.iter().map(endpoint).collect(),
             check: None,
             send_proxy: false,
@@ -415,7 +417,8 @@ mod tests {
     }
 
     fn ask(written: &str, from: Option<&str>, live: bool) -> Explanation {
-        explain(&table(), written, from.map(|from| from.parse().unwrap()), live)
+        let asker = from.map_or(Asker::Unsaid, |from| Asker::At(from.parse().unwrap()));
+        explain(&table(), written, &asker, live)
     }
 
     fn refusal(ending: &str, alert: &str) -> Verdict {
@@ -495,9 +498,100 @@ mod tests {
         let table = table();
         let found = table.lookup("x.example").unwrap();
         found.route.candidates[0].endpoint.checked(false);
-        let told = explain(&table, "x.example", None, true);
+        let told = explain(&table, "x.example", &Asker::Unsaid, true);
         assert_eq!(told.priorities[0].endpoints[0].health, "down");
         assert_eq!(told.verdict, refusal("no_healthy_endpoint", "internal_error"));
         assert!(told.hint.unwrap().contains("active checks"));
+    }
+
+    /// An app that west exports to east and imports from itself and then from east; local are 10.0.0.0/8.
+    fn both() -> Table {
+        let rule = AllowRule::Cluster { cluster: "east".into(), apps: vec![] };
+        let gateway = GatewaySpec {
+            cluster: "east".into(),
+            at: EndpointAt::parse("203.0.113.1:8443").unwrap(),
+            priority: 1,
+        };
+        let import = ImportSpec {
+            quiet_close: true,
+            allow: Allow::Rules(vec![AllowRule::Caller(AppId::parse("shop/frontend").unwrap())]),
+            own: true,
+            gateways: vec![gateway],
+        };
+        let orders = RouteSpec {
+            label: "shop/orders".into(),
+            is_app: true,
+            import: Some(import),
+            ..route("orders.example", Allow::Rules(vec![rule]), &[("10.0.9.1:50002", 0)])
+        };
+        let routes = Routes {
+            routes: vec![orders, route("plain.example", Allow::Open, &[("10.0.9.2:1", 0)])],
+            local: vec!["10.0.0.0/8".parse().unwrap()],
+            callers: vec![(
+                AppId::parse("shop/frontend").unwrap(),
+                vec!["10.0.4.0/24".parse().unwrap()],
+            )],
+            ..Routes::default()
+        };
+        let (addresses, own) = (Addresses::default(), OwnListeners::default());
+        let inputs = Inputs { routes: &routes, addresses: &addresses, own: &own };
+        build(&inputs, &mut Endpoints::default()).unwrap()
+    }
+
+    fn linked(cluster: &str) -> Asker {
+        Asker::Linked(Linked { cluster: cluster.into(), app: None })
+    }
+
+    /// Addresses and clusters of what may be dialled, by priority.
+    fn ways(told: &Explanation) -> Vec<(u8, String, Option<String>)> {
+        let ways = told.priorities.iter().flat_map(|group| {
+            group.endpoints.iter().map(|at| {
+                let cluster = at.via.as_ref().map(|via| via.cluster.clone());
+                (group.priority, at.address.to_string(), cluster)
+            })
+        });
+        ways.collect()
+    }
+
+    #[test]
+    fn a_local_caller_is_told_of_the_import_and_its_gateways() {
+        let told =
+            explain(&both(), "orders.example", &Asker::At("10.0.4.7".parse().unwrap()), true);
+        let side = told.side.clone().unwrap();
+        assert_eq!((&*side.side, side.callers), ("local", vec!["shop/frontend".to_owned()]));
+        assert_eq!(told.route.as_ref().unwrap().kind, "export and import");
+        assert_eq!(told.policy, Some(PolicyAnswer::Admitted { rule: "shop/frontend".into() }));
+        let expected = [
+            (0, "10.0.9.1:50002".to_owned(), None),
+            (1, "203.0.113.1:8443".to_owned(), Some("east".to_owned())),
+        ];
+        assert_eq!(ways(&told), expected);
+        assert_eq!(told.verdict, Verdict::Routed);
+        let told =
+            explain(&both(), "orders.example", &Asker::At("10.0.5.7".parse().unwrap()), true);
+        assert_eq!(told.verdict, refusal("unknown_caller", "access_denied"));
+        assert!(told.hint.unwrap().contains("10.0.5.7 to the app under `apps`"));
+    }
+
+    #[test]
+    fn a_linked_cluster_is_told_of_the_export_and_never_of_a_gateway() {
+        let told = explain(&both(), "orders.example", &linked("east"), true);
+        assert_eq!(told.side.as_ref().unwrap().because, "it comes over a link from cluster east");
+        assert_eq!(told.policy, Some(PolicyAnswer::Admitted { rule: "cluster east".into() }));
+        assert_eq!(ways(&told), [(0, "10.0.9.1:50002".to_owned(), None)]);
+        let told = explain(&both(), "orders.example", &linked("south"), true);
+        assert_eq!(told.verdict, refusal("denied", "access_denied"));
+        assert!(told.hint.unwrap().contains("`cluster: south`"));
+        let told = explain(&both(), "plain.example", &linked("east"), true);
+        assert_eq!(told.policy, Some(PolicyAnswer::NotExported));
+    }
+
+    #[test]
+    fn who_does_not_say_where_they_are_is_told_of_both_sides() {
+        let told = explain(&both(), "orders.example", &Asker::Unsaid, true);
+        let rules = vec!["local shop/frontend".to_owned(), "remote cluster east".to_owned()];
+        assert_eq!(told.policy, Some(PolicyAnswer::NotJudged { rules }));
+        assert_eq!(ways(&told).len(), 2);
+        assert!(matches!(told.verdict, Verdict::Undecided { .. }));
     }
 }

@@ -2,12 +2,15 @@
 
 pub mod balance;
 pub mod build;
+pub mod callers;
 pub mod endpoint;
 pub mod explain;
+mod explanation;
 mod index;
 pub mod live;
 mod names;
 mod own;
 mod resolve;
+mod sides;
 pub mod table;
 mod template;

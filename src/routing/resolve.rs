@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use crate::model::snapshot::{Addresses, Check, EndpointAt};
+use crate::model::name::Name;
+use crate::model::snapshot::{Addresses, Check, EndpointAt, GatewaySpec};
 
 use super::endpoint::Endpoints;
 use super::own::OwnAddresses;
-use super::table::{Absence, Candidate};
+use super::table::{Absence, Candidate, Via};
 
 /// What endpoints are resolved with, during one build.
 pub(super) struct Resolver<'a> {
@@ -16,8 +18,8 @@ pub(super) struct Resolver<'a> {
     pub(super) own: OwnAddresses<'a>,
 }
 
-/// What may be dialled, ordered by priority, and what may not.
-type Resolved = (Box<[Candidate]>, Box<[(Box<str>, Absence)]>);
+/// What may be dialled, and what may not.
+type Resolved = (Vec<Candidate>, Vec<(Box<str>, Absence)>);
 
 impl Resolver<'_> {
     /// Resolves the endpoints of one route, each with its weight and priority. Every address of a name has the name's.
@@ -37,13 +39,42 @@ impl Resolver<'_> {
                     absent.push((own_listener(at, address).into(), Absence::OwnListener));
                 } else {
                     let endpoint = self.endpoints.intern(address, check);
-                    candidates.push(Candidate { endpoint, weight, priority });
+                    candidates.push(Candidate { endpoint, weight, priority, via: None });
                 }
             }
         }
-        candidates.sort_by_key(|candidate| candidate.priority);
-        keep_first_of_each_address(&mut candidates);
-        (candidates.into(), absent.into())
+        (candidates, absent)
+    }
+
+    /// Resolves other clusters' gateways as ways to one app, which is asked for there by `name`.
+    pub(super) fn gateways(&mut self, written: &[GatewaySpec], name: &Name) -> Resolved {
+        let (mut candidates, mut absent) = (Vec::new(), Vec::new());
+        for cluster in written.chunk_by(|one, other| one.cluster == other.cluster) {
+            let Some(GatewaySpec { cluster: of, .. }) = cluster.first() else { continue };
+            let via = Arc::new(Via { cluster: Arc::clone(of), name: name.clone() });
+            for gateway in cluster {
+                let addresses = self.socket_addresses(&gateway.at).unwrap_or_else(|absence| {
+                    absent.push((format!("{} of {of}", gateway.at).into(), absence));
+                    Vec::new()
+                });
+                for address in addresses {
+                    if self.own.contain(address) {
+                        let written = own_listener(&gateway.at, address);
+                        absent.push((format!("{written} of {of}").into(), Absence::OwnListener));
+                        continue;
+                    }
+                    let endpoint = self.endpoints.intern_gateway(address, of);
+                    let via = Some(Arc::clone(&via));
+                    candidates.push(Candidate {
+                        endpoint,
+                        weight: 1,
+                        priority: gateway.priority,
+                        via,
+                    });
+                }
+            }
+        }
+        (candidates, absent)
     }
 
     /// The addresses of an endpoint. Those of a name are sorted: servers rotate their answers, which must change nothing.
@@ -75,10 +106,13 @@ fn own_listener(at: &EndpointAt, address: SocketAddr) -> String {
     }
 }
 
-/// An address that two endpoints stand for is tried once, with the lower of its priorities.
-fn keep_first_of_each_address(candidates: &mut Vec<Candidate>) {
+/// Orders candidates by priority. What two of them stand for is tried once, with the lower of its priorities; an address is
+/// something else as a gateway than as an endpoint.
+pub(super) fn ordered(mut candidates: Vec<Candidate>) -> Box<[Candidate]> {
+    candidates.sort_by_key(|candidate| candidate.priority);
     if candidates.len() > 1 {
         let mut seen = HashSet::with_capacity(candidates.len());
-        candidates.retain(|candidate| seen.insert(candidate.endpoint.address));
+        candidates.retain(|candidate| seen.insert(Arc::as_ptr(&candidate.endpoint)));
     }
+    candidates.into()
 }

@@ -3,13 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::model::app::AppId;
 use crate::model::arena::Entry;
-use crate::model::client::Client;
-use crate::model::ending::{Alert, Ending};
-use crate::policy::{Admission, Networks, Policy};
+use crate::model::client::{Client, Side};
+use crate::model::name::Name;
+use crate::policy::{Admission, Policy};
 
 use super::endpoint::{DialPermit, Dials, Endpoint};
 use super::names::Names;
+use super::sides::{Sides, Why};
+
+pub use super::sides::Refusal;
 
 /// Where names lead.
 #[derive(Debug, Default)]
@@ -18,7 +22,7 @@ pub struct Table {
     names: Arc<Names>,
     /// By the numbers in `names`.
     routes: Box<[Arc<Route>]>,
-    known_sources: Networks,
+    sides: Sides,
 }
 
 /// One route, shared by every name that leads to it.
@@ -26,21 +30,60 @@ pub struct Table {
 pub struct Route {
     /// The metric label.
     pub label: Arc<str>,
-    /// Who may use it.
+    /// Whether it stands for an app.
+    pub is_app: bool,
+    /// Who may use it: judges links and remote clients, and local ones of an app that is not imported.
     pub policy: Arc<Policy>,
+    /// What local clients have instead, for an app that is imported.
+    pub import: Option<Arc<Import>>,
     /// What may be dialled, ordered by priority.
     pub candidates: Box<[Candidate]>,
     /// Endpoints that stand in the configuration but cannot be dialled now, with the reason (name not resolved, own listener).
     pub absent: Box<[(Box<str>, Absence)]>,
     /// Whether endpoints get a PROXY v2 header.
     pub send_proxy: bool,
-    /// Whether a connection may be closed between calls.
+    /// Whether a connection may be closed between calls; of an app that is imported, those of remote clients.
     pub quiet_close: bool,
     /// Dials in progress, counted across tables.
     pub dials: Arc<Dials>,
 }
 
+/// An app that is called in other clusters, for local clients alone.
+#[derive(Debug)]
+pub struct Import {
+    /// Which of them may call it.
+    pub callers: Policy,
+    /// Whether they may get the route's own endpoints too: this cluster is one of those where the app is called.
+    pub own: bool,
+    /// Whether their connections may be closed between calls.
+    pub quiet_close: bool,
+}
+
 impl Route {
+    /// Whether other clusters may ask for it over a link.
+    pub fn is_exported(&self) -> bool {
+        self.is_app && !matches!(*self.policy, Policy::Hidden)
+    }
+
+    /// Whether a client of a side may be led to one of the candidates. A remote one is never put on a link: that would make this
+    /// cluster a way between two others, and two that import from each other a loop.
+    pub fn offers(&self, candidate: &Candidate, side: Side) -> bool {
+        match side {
+            Side::Remote => candidate.via.is_none(),
+            Side::Local => {
+                candidate.via.is_some() || self.import.as_ref().is_none_or(|import| import.own)
+            }
+        }
+    }
+
+    /// Whether a connection of a side may be closed between calls.
+    pub fn closes_quietly(&self, side: Side) -> bool {
+        match (side, &self.import) {
+            (Side::Local, Some(import)) => import.quiet_close,
+            (Side::Local, None) | (Side::Remote, Some(_) | None) => self.quiet_close,
+        }
+    }
+
     /// Room for one more dial until the value is dropped; `None` when too many are in progress: the endpoints do not answer.
     pub fn dial_permit(&self) -> Option<DialPermit> {
         self.dials.permit()
@@ -77,6 +120,17 @@ pub struct Candidate {
     pub weight: u16,
     /// Lower goes first.
     pub priority: u8,
+    /// The link through which the app is reached there; `None` where its own sidecar listens.
+    pub via: Option<Arc<Via>>,
+}
+
+/// An app behind another cluster's gateway.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Via {
+    /// The cluster that the gateway must prove to be.
+    pub cluster: Arc<str>,
+    /// The server name to ask it for.
+    pub name: Name,
 }
 
 /// A name's route and the pattern that made it match.
@@ -95,36 +149,16 @@ pub struct Decision {
     pub route: Arc<Route>,
     /// Why.
     pub admission: Admission,
-}
-
-/// A client may not use a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// `UnknownName` or `Denied`.
-    pub ending: Ending,
-    /// The route that denied, for the record.
-    pub label: Option<Arc<str>>,
-    /// Whether the client may be told that the name exists: some `allow` rule admits its network somewhere.
-    pub known_source: bool,
-}
-
-impl Refusal {
-    /// The TLS alert that tells the client. Strangers cannot tell a name that is denied from one that is not there.
-    pub fn alert(&self) -> Alert {
-        if self.ending == Ending::Denied && self.known_source {
-            Alert::AccessDenied
-        } else {
-            Alert::UnrecognizedName
-        }
-    }
+    /// Where the client stands, which decides what it may be led to.
+    pub side: Side,
+    /// The app of this cluster that it is taken for.
+    pub caller: Option<AppId>,
 }
 
 impl Table {
     /// Puts names and routes together. Names hold the routes' numbers.
-    pub(super) fn new(names: Arc<Names>, routes: Vec<Arc<Route>>) -> Self {
-        let policies = routes.iter().map(|route| &*route.policy);
-        let known_sources = Networks::admitted_by_rules(policies);
-        Self { names, routes: routes.into(), known_sources }
+    pub(super) fn new(names: Arc<Names>, routes: Vec<Arc<Route>>, sides: Sides) -> Self {
+        Self { names, routes: routes.into(), sides }
     }
 
     /// The names, for another table of the same routes.
@@ -149,18 +183,27 @@ impl Table {
 
     /// What the data path does with a client that asks for a canonical name.
     pub fn decide(&self, name: &str, client: &Client) -> Result<Decision, Refusal> {
-        let known_source = self.known_sources.contain(client.network_address());
+        let side = self.sides.side(client);
         let Some(found) = self.lookup(name) else {
-            return Err(Refusal { ending: Ending::UnknownName, label: None, known_source });
+            return Err(self.sides.refusal(Why::NoRoute, None, client, side));
         };
-        match found.route.policy.admit(client) {
-            Some(admission) => Ok(Decision { route: Arc::clone(found.route), admission }),
-            None => Err(Refusal {
-                ending: Ending::Denied,
-                label: Some(Arc::clone(&found.route.label)),
-                known_source,
-            }),
+        let route = found.route;
+        match self.sides.judge(route, client, side) {
+            Ok((admission, caller)) => {
+                Ok(Decision { route: Arc::clone(route), admission, side, caller })
+            }
+            Err(why) => Err(self.sides.refusal(why, Some(Arc::clone(&route.label)), client, side)),
         }
+    }
+
+    /// Whether other clusters may ask for a canonical name over a link.
+    pub fn exports(&self, name: &str) -> bool {
+        self.lookup(name).is_some_and(|found| found.route.is_exported())
+    }
+
+    /// Where clients stand, and who they are.
+    pub(super) fn sides(&self) -> &Sides {
+        &self.sides
     }
 
     /// Number of names, wildcards included.

@@ -69,7 +69,7 @@ routes:
     let expected = [
         ("all.yaml:2:1", "no key `colour`"),
         ("all.yaml:6:13", "written twice"),
-        ("all.yaml:6:64", "needs links between gateways, which do not exist in this version"),
+        ("all.yaml:6:73", "a link leads to apps that are exported"),
         ("all.yaml:7:13", "the wildcard covers names"),
     ];
     assert_eq!(places.len(), expected.len(), "{said}");

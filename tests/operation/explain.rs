@@ -10,7 +10,7 @@ use super::common::gateway::Gateway;
 use super::{Came, ask_from, marked};
 
 /// Asked for, with what a hello may hold besides names: case, a trailing dot, what is no name.
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 25] = [
     "exact.example",
     "EXACT.example.",
     "under_score.example",
@@ -27,6 +27,9 @@ const NAMES: [&str; 22] = [
     "none.example",
     "example",
     "dead.example",
+    "imported.example",
+    "for-all.example",
+    "both.example",
     "127.0.0.1",
     "0x7f.1",
     "::1",
@@ -35,7 +38,7 @@ const NAMES: [&str; 22] = [
     "sp%20ace.example",
 ];
 
-/// Of the two networks, of both, of the rest.
+/// Of the two networks, both of which are local; the third is of two callers. The rest is remote.
 const SOURCES: [&str; 5] = ["127.0.1.1", "127.0.2.1", "127.0.2.9", "127.1.0.1", "127.0.0.1"];
 
 fn config(endpoints: [&str; 3]) -> String {
@@ -57,7 +60,29 @@ fn config(endpoints: [&str; 3]) -> String {
         let allow = if allow.is_empty() { String::new() } else { format!(", allow: {allow}") };
         writeln!(text, "  - {{ name: {name}, endpoints: [\"{endpoint}\"]{allow} }}").unwrap();
     }
-    text
+    text + &apps(a, b)
+}
+
+/// What has two sides: apps that are imported, of which this cluster serves all, so that no link is needed.
+fn apps(a: &str, b: &str) -> String {
+    format!(
+        "\
+local: {{ networks: [127.0.1.0/24, 127.0.2.0/24] }}
+apps:
+  - {{ app: shop/imported, endpoints: [\"{a}\"] }}
+  - {{ app: shop/for-all, endpoints: [\"{b}\"] }}
+  - {{ app: shop/both, endpoints: [\"{a}\"] }}
+  - {{ app: shop/one, from: [{{ network: 127.0.1.0/24 }}] }}
+  - {{ app: shop/two, from: [{{ network: 127.0.2.0/24 }}] }}
+  - {{ app: shop/three, from: [{{ network: 127.0.2.8/29 }}] }}
+exports:
+  - {{ app: shop/both, name: both.example, allow: [{{ network: 127.1.0.0/16 }}] }}
+imports:
+  - {{ app: shop/imported, name: imported.example, clusters: [west], allow: [shop/one] }}
+  - {{ app: shop/for-all, name: for-all.example, clusters: [west], allow: any }}
+  - {{ app: shop/both, name: both.example, clusters: [west], allow: [shop/two] }}
+"
+    )
 }
 
 /// The alert's code (RFC 8446 §6) by the name that `explain` gives it.
@@ -108,6 +133,7 @@ fn for_every_name_and_source_explain_says_what_a_connection_gets() {
         }
     }
     assert!(outcomes.len() >= 5, "no matrix: {outcomes:?}");
+    assert!(refusals.contains_key("unknown_caller"), "no ambiguity: {refusals:?}");
     for (ending, times) in refusals {
         super::common::wait_until(&format!("{times} × {ending}"), || {
             super::ended(&gateway, &ending).len() == times

@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::config::file::{self, List, Setting};
 use crate::config::names::Template;
 use crate::config::problem::Wrong;
@@ -17,19 +19,64 @@ use crate::model::app::{AppId, AppIdError};
 use crate::model::name::{Name, NamePattern};
 use crate::model::snapshot::{Check, EndpointAt, EndpointSpec, Origin, ReservedName, RouteSpec};
 
-use super::routes::{Clusters, quiet_close};
+use super::clusters::Clusters;
+use super::imports::From;
+use super::routes::{Of, quiet_close};
 use super::{Resolver, items};
 
 /// Apps by their id in lower case, which is how names compare.
 #[derive(Debug, Default)]
 pub(super) struct Apps(HashMap<String, App>);
 
+/// One of them.
 #[derive(Debug)]
-struct App {
+pub(super) struct App {
     id: AppId,
     node: NodeId,
-    endpoints: Vec<EndpointSpec>,
-    check: Option<Check>,
+    pub(super) endpoints: Vec<EndpointSpec>,
+    pub(super) check: Option<Check>,
+    /// Whether endpoints were written, right or wrong.
+    pub(super) is_served: bool,
+    /// Whether it was written where it calls from, right or wrong.
+    pub(super) calls: bool,
+    from: Vec<IpNet>,
+}
+
+/// What asks for an app's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    Export,
+    Import,
+}
+
+impl Named {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Export => "export",
+            Self::Import => "import",
+        }
+    }
+}
+
+impl Apps {
+    /// Where apps call from, in an order that does not change.
+    pub(super) fn callers(&self) -> Vec<(AppId, Vec<IpNet>)> {
+        let known = self.0.values().filter(|app| !app.from.is_empty());
+        let mut callers: Vec<_> = known.map(|app| (app.id.clone(), app.from.clone())).collect();
+        callers.sort();
+        callers
+    }
+
+    pub(super) fn find(&self, id: &AppId) -> Option<&App> {
+        self.0.get(&id.to_string().to_lowercase()).filter(|app| app.id == *id)
+    }
+
+    /// The app that was probably meant.
+    pub(super) fn closest(&self, id: &AppId) -> Option<String> {
+        let known: Vec<String> = self.0.values().map(|app| app.id.to_string()).collect();
+        let known: Vec<&str> = known.iter().map(String::as_str).collect();
+        closest(&id.to_string(), &known).map(str::to_owned)
+    }
 }
 
 impl Resolver<'_> {
@@ -57,23 +104,32 @@ impl Resolver<'_> {
         (reserved, any.then_some(templates))
     }
 
-    pub(super) fn apps(&mut self, written: &List<file::LocalApp>) -> Apps {
+    pub(super) fn apps(&mut self, written: &List<file::LocalApp>, local: &[IpNet]) -> Apps {
         let mut apps = Apps::default();
-        let mut taken = HashMap::new();
+        let (mut taken, mut callers) = (HashMap::new(), From::new());
         for spot in items(written) {
             let Some(app) = &spot.value else { continue };
             let id = self.app_id(&app.app, spot.node);
-            let endpoints = self.endpoints(&app.endpoints, spot.node);
+            let (is_served, calls) = (app.endpoints.is_some(), app.from.is_some());
+            let endpoints = match (is_served, calls) {
+                (false, true) => vec![],
+                (true, _) | (false, false) => self.endpoints(&app.endpoints, spot.node),
+            };
             let check = self.check(&app.check);
             let Some((id, node)) = id else { continue };
             self.check_addresses(&id, &endpoints, &mut taken);
             let endpoints = endpoints.into_iter().map(|(endpoint, _)| endpoint).collect();
-            self.add_app(&mut apps, App { id, node, endpoints, check });
+            let from = self.from(&app.from, &id, local, &mut callers);
+            self.add_app(&mut apps, App { id, node, endpoints, check, is_served, calls, from });
         }
         apps
     }
 
-    fn app_id(&mut self, written: &Setting<String>, owner: NodeId) -> Option<(AppId, NodeId)> {
+    pub(super) fn app_id(
+        &mut self,
+        written: &Setting<String>,
+        owner: NodeId,
+    ) -> Option<(AppId, NodeId)> {
         let spot = self.required(written, owner, "app", "add `app: NAMESPACE/APP`")?;
         Some((self.parse_spot(spot, app_id)?, spot.node))
     }
@@ -134,16 +190,16 @@ impl Resolver<'_> {
         let mut routes = Vec::new();
         for spot in items(written) {
             let Some(export) = &spot.value else { continue };
-            let fix = "add `allow: [{ networksOf: CLUSTER }]`, `[{ network: CIDR }]`, or `any` if everybody may call it";
+            let fix = "add `allow: [{ cluster: CLUSTER }]`, `[{ networksOf: CLUSTER }]`, `[{ network: CIDR }]`, or `any` if everybody may call it";
             let allow = self.required(&export.allow, spot.node, "allow", fix);
-            let allow = allow.and_then(|allow| self.allow(allow, clusters));
+            let allow = allow.and_then(|allow| self.allow(allow, Of::Export, clusters));
             let Some((id, node)) = self.app_id(&export.app, spot.node) else { continue };
             if let Some(first) = exported.insert(id.clone(), node) {
                 let message =
                     format!("{id} is exported twice, also at {}", self.tree.origin(first));
                 self.wrong(node, Wrong::new(message, "join the two: one export, all its rules"));
             }
-            let names = self.export_names(export, &id, node, templates);
+            let names = self.app_names(&export.name, Named::Export, &id, node, templates);
             let Some(app) = self.exported_app(apps, &id, node) else { continue };
             let Some(allow) = allow else { continue };
             let (endpoints, check) = (app.endpoints.clone(), app.check);
@@ -152,6 +208,7 @@ impl Resolver<'_> {
                 is_app: true,
                 names,
                 allow,
+                import: None,
                 endpoints,
                 check,
                 send_proxy: false,
@@ -162,49 +219,53 @@ impl Resolver<'_> {
     }
 
     fn exported_app<'a>(&mut self, apps: &'a Apps, id: &AppId, node: NodeId) -> Option<&'a App> {
-        let app = apps.0.get(&id.to_string().to_lowercase()).filter(|app| app.id == *id);
+        let app = apps.find(id);
         if app.is_none() {
-            let known: Vec<String> = apps.0.values().map(|app| app.id.to_string()).collect();
-            let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            let fix = match closest(&id.to_string(), &known) {
+            let fix = match apps.closest(id) {
                 Some(close) => format!("did you mean `{close}`?"),
                 None => format!("add it: `apps: [{{ app: {id}, endpoints: [\"host:port\"] }}]`"),
             };
             self.wrong(node, Wrong::new(format!("{id} is not one of `apps`"), fix));
+        } else if app.is_some_and(|app| !app.is_served) {
+            let fix = format!("add `endpoints: [\"host:port\"]` to {id} under `apps`");
+            self.wrong(
+                node,
+                Wrong::new(format!("{id} has no endpoints, so nobody can call it"), fix),
+            );
         }
         app
     }
 
-    fn export_names(
+    pub(super) fn app_names(
         &mut self,
-        export: &file::Export,
+        own: &Setting<String>,
+        of: Named,
         id: &AppId,
         node: NodeId,
         templates: Option<&[Template]>,
     ) -> Vec<(NamePattern, Origin)> {
-        if let Some(own) = &export.name {
+        if let Some(own) = own {
             let name = self.parse_spot(own, |written| Name::parse(written).map_err(wrong_name));
             let origin = self.tree.origin(own.node);
             return name.map(|name| (NamePattern::Exact(name), origin)).into_iter().collect();
         }
         let Some(templates) = templates else {
-            let fix =
-                "add `names: [\"{app}.{namespace}.mesh.example\"]`, or a `name` to this export";
-            self.wrong(
-                node,
-                Wrong::new(
-                    format!("{id} has no name: there is no `names` and the export has no `name`"),
-                    fix,
-                ),
+            let of = of.word();
+            let message =
+                format!("{id} has no name: there is no `names` and the {of} has no `name`");
+            let fix = format!(
+                "add `names: [\"{{app}}.{{namespace}}.mesh.example\"]`, or a `name` to this {of}"
             );
+            self.wrong(node, Wrong::new(message, fix));
             return vec![];
         };
-        self.expanded(templates, id, node)
+        self.expanded(templates, of, id, node)
     }
 
     fn expanded(
         &mut self,
         templates: &[Template],
+        of: Named,
         id: &AppId,
         node: NodeId,
     ) -> Vec<(NamePattern, Origin)> {
@@ -219,7 +280,10 @@ impl Resolver<'_> {
                     }
                 }
                 Err((name, error)) => {
-                    let fix = "give this export a `name` of its own, or shorten the template";
+                    let fix = format!(
+                        "give this {} a `name` of its own, or shorten the template",
+                        of.word()
+                    );
                     self.wrong(node, Wrong::new(format!("its name by `names` would be {name}, which DNS does not allow: {error}"), fix));
                 }
             }
@@ -232,7 +296,7 @@ fn same(left: &AppId, right: &AppId) -> bool {
     left.to_string().eq_ignore_ascii_case(&right.to_string())
 }
 
-fn app_id(written: &str) -> Result<AppId, Wrong> {
+pub(super) fn app_id(written: &str) -> Result<AppId, Wrong> {
     AppId::parse(written).map_err(|error| {
         let fix = match error {
             AppIdError::Shape | AppIdError::Empty => "write `namespace/app`, such as shop/checkout; Dapr's default namespace is `default`",

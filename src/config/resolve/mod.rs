@@ -7,6 +7,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
+use crate::model::app::AppId;
 use crate::model::snapshot::{ReservedName, RouteSpec};
 
 use super::disk::folder;
@@ -14,9 +17,13 @@ use super::file::{File, List, Setting};
 use super::problem::{Problem, Problems, Wrong};
 use super::spot::Spot;
 use super::tree::{NodeId, Tree};
-use super::{Listeners, Settings};
+use super::{Links, Listeners, Settings};
+use clusters::cluster_name;
+use imports::Known;
 
 mod apps;
+mod clusters;
+mod imports;
 mod listeners;
 mod routes;
 mod settings;
@@ -30,6 +37,9 @@ pub(super) struct Resolved {
     pub(super) resolver: super::Resolver,
     pub(super) routes: Vec<RouteSpec>,
     pub(super) reserved: Vec<ReservedName>,
+    pub(super) local: Vec<IpNet>,
+    pub(super) callers: Vec<(AppId, Vec<IpNet>)>,
+    pub(super) links: Option<Links>,
     pub(super) routes_files: Vec<NamedFile>,
 }
 
@@ -44,12 +54,20 @@ pub(super) struct NamedFile {
 pub(super) fn resolve(tree: &Tree, root: NodeId, file: &File, problems: &mut Problems) -> Resolved {
     let mut resolver = Resolver { tree, problems };
     let (reserved, templates) = resolver.templates(&file.names);
-    let clusters = resolver.clusters(&file.clusters);
-    let apps = resolver.apps(&file.apps);
-    let mut routes = resolver.exports(&file.exports, &apps, templates.as_deref(), &clusters);
+    let cluster = resolver.cluster(&file.cluster, root);
+    let (clusters, links) = resolver.clusters(&file.clusters, &file.link, cluster.clone());
+    let local = resolver.local(&file.local);
+    let apps = resolver.apps(&file.apps, &local);
+    let templates = templates.as_deref();
+    let mut routes = resolver.exports(&file.exports, &apps, templates, &clusters);
+    let known = Known { apps: &apps, templates, clusters: &clusters, local: &local };
+    resolver.imports(&file.imports, &known, &mut routes);
     routes.extend(resolver.routes(&file.routes, &clusters));
     Resolved {
-        cluster: resolver.cluster(&file.cluster, root),
+        cluster,
+        callers: apps.callers(),
+        local,
+        links,
         listeners: resolver.listeners(file.listeners.as_ref()),
         settings: resolver.settings(file),
         resolver: resolver.resolver(&file.resolver),
@@ -145,15 +163,6 @@ impl Resolver<'_> {
         }
         files
     }
-}
-
-fn cluster_name(written: &str) -> Result<Arc<str>, Wrong> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if written.is_empty() || written.len() > 63 || !written.bytes().all(plain) {
-        let fix = "use up to 63 letters, digits, hyphens, underscores and dots";
-        return Err(Wrong::new(format!("{written:?} is no name for a cluster"), fix));
-    }
-    Ok(written.into())
 }
 
 /// The items of a list that may be missing, or may have been no list.

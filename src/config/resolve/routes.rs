@@ -1,27 +1,22 @@
 //! Endpoints, checks, `allow` lists and plain routes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
-
-use ipnet::IpNet;
 
 use crate::config::file::{self, CheckKind, List, Rule, RuleKeys, SendProxy, Setting};
 use crate::config::problem::Wrong;
 use crate::config::routes_file::wrong_name;
 use crate::config::spot::{Spot, TextOr};
-use crate::config::suggest::closest;
 use crate::config::tree::{NodeId, Value};
 use crate::config::units;
 use crate::model::name::NamePattern;
 use crate::model::snapshot::{Allow, AllowRule, Check, EndpointAt, EndpointSpec, RouteSpec};
 
+use super::clusters::Clusters;
 use super::listeners::network;
 use super::settings::positive_duration;
-use super::{Resolver, cluster_name, items};
-
-/// Networks by cluster; `None` where they are missing or wrong.
-pub(super) type Clusters = HashMap<String, Vec<IpNet>>;
+use super::{Resolver, items};
 
 /// As `HAProxy` checks by default: every 2 s, two successes up, three failures down.
 const CHECK: Check =
@@ -30,23 +25,6 @@ const CHECK: Check =
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Resolver<'_> {
-    pub(super) fn clusters(
-        &mut self,
-        written: &Setting<std::collections::BTreeMap<String, Spot<file::Cluster>>>,
-    ) -> Clusters {
-        let mut clusters = Clusters::new();
-        for (name, spot) in written.iter().filter_map(|spot| spot.value.as_ref()).flatten() {
-            if let Err(wrong) = cluster_name(name) {
-                self.wrong(spot.node, wrong);
-            }
-            let networks =
-                spot.value.as_ref().map(|cluster| items(&cluster.networks)).unwrap_or_default();
-            let networks = self.networks(networks);
-            clusters.insert(name.clone(), networks);
-        }
-        clusters
-    }
-
     pub(super) fn routes(
         &mut self,
         written: &List<file::Route>,
@@ -64,7 +42,7 @@ impl Resolver<'_> {
         let endpoints = self.endpoints(&route.endpoints, spot.node);
         let check = self.check(&route.check);
         let allow = match &route.allow {
-            Some(allow) => self.allow(allow, clusters),
+            Some(allow) => self.allow(allow, Of::Route, clusters),
             None => self.open(spot.node, name.map_or(spot.node, |name| name.node)),
         };
         let (pattern, node) = pattern?;
@@ -73,6 +51,7 @@ impl Resolver<'_> {
             is_app: false,
             names: vec![(pattern, self.tree.origin(node))],
             allow: allow?,
+            import: None,
             endpoints: endpoints.into_iter().map(|(endpoint, _)| endpoint).collect(),
             check,
             send_proxy: route.send_proxy.as_ref().is_some_and(sends_proxy),
@@ -175,7 +154,12 @@ impl Resolver<'_> {
         })
     }
 
-    pub(super) fn allow(&mut self, spot: &Spot<file::Allow>, clusters: &Clusters) -> Option<Allow> {
+    pub(super) fn allow(
+        &mut self,
+        spot: &Spot<file::Allow>,
+        of: Of,
+        clusters: &Clusters,
+    ) -> Option<Allow> {
         match spot.value.as_ref()? {
             TextOr::Text(any) if any == "any" => Some(Allow::Rules(vec![AllowRule::Any])),
             TextOr::Text(_) => {
@@ -195,44 +179,93 @@ impl Resolver<'_> {
                     );
                     self.problems.warning(|| tree.problem(spot.node, wrong));
                 }
-                let rules = rules.iter().filter_map(|rule| self.rule(rule, clusters));
+                let rules = rules.iter().filter_map(|rule| self.rule(rule, of, clusters));
                 Some(Allow::Rules(rules.collect()))
             }
         }
     }
 
-    fn rule(&mut self, spot: &Spot<Rule>, clusters: &Clusters) -> Option<AllowRule> {
-        let fix = "write one of `any`, `{ network: CIDR }` and `{ networksOf: CLUSTER }`; several rules are several items";
+    fn rule(&mut self, spot: &Spot<Rule>, of: Of, clusters: &Clusters) -> Option<AllowRule> {
         match spot.value.as_ref()? {
             TextOr::Text(any) if any == "any" => Some(AllowRule::Any),
             TextOr::Text(_) => {
-                self.wrong(spot.node, Wrong::new("this is no rule", fix));
+                self.wrong(spot.node, Wrong::new("this is no rule", of.rules()));
                 None
             }
-            TextOr::Other(RuleKeys { network: Some(spot), networks_of: None }) => {
+            TextOr::Other(keys) => self.rule_keys(spot.node, keys, of, clusters),
+        }
+    }
+
+    fn rule_keys(
+        &mut self,
+        node: NodeId,
+        keys: &RuleKeys,
+        of: Of,
+        clusters: &Clusters,
+    ) -> Option<AllowRule> {
+        let RuleKeys { network: written, networks_of: of_cluster, cluster, apps } = keys;
+        match (written, of_cluster, cluster, apps) {
+            (Some(spot), None, None, None) => {
                 self.parse_spot(spot, network).map(AllowRule::Network)
             }
-            TextOr::Other(RuleKeys { network: None, networks_of: Some(spot) }) => {
+            (None, Some(spot), None, None) => {
                 self.parse_spot(spot, |name| networks_of(name, clusters))
             }
-            TextOr::Other(RuleKeys { network: Some(_), networks_of: Some(_) }) => {
-                self.wrong(spot.node, Wrong::new("two rules in one: either would do", fix));
+            (None, None, Some(spot), apps) => match of {
+                Of::Export => self.cluster_rule(node, spot, apps, clusters),
+                Of::Route => {
+                    let message = "a link leads to apps that are exported, and to no plain route";
+                    let fix =
+                        "use `networksOf`: it judges the network that a connection comes from";
+                    self.wrong(spot.node, Wrong::new(message, fix));
+                    None
+                }
+            },
+            (None, None, None, None) => {
+                // A key that is not known has been noted already.
+                if matches!(self.tree.value(node), Value::Map(entries) if entries.iter().all(known_rule))
+                {
+                    self.wrong(node, Wrong::new("the rule is empty", of.rules()));
+                }
                 None
             }
-            TextOr::Other(RuleKeys { network: None, networks_of: None }) => {
-                // A key that is not known has been noted already.
-                if matches!(self.tree.value(spot.node), Value::Map(entries) if entries.iter().all(known_rule))
-                {
-                    self.wrong(spot.node, Wrong::new("the rule is empty", fix));
-                }
+            (None, None, None, Some(apps)) => {
+                let fix = "write `{ cluster: NAME, apps: [NAMESPACE/APP] }`: a cluster vouches for its apps, a network does not";
+                self.wrong(apps.node, Wrong::new("`apps` without a `cluster`", fix));
+                None
+            }
+            (Some(_), _, _, _) | (_, Some(_), _, _) => {
+                self.wrong(node, Wrong::new("two rules in one: either would do", of.rules()));
                 None
             }
         }
     }
 }
 
+/// What an `allow` list is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    Export,
+    Route,
+}
+
+impl Of {
+    /// What may stand in the list.
+    fn rules(self) -> &'static str {
+        match self {
+            Self::Export => {
+                "write one of `any`, `{ network: CIDR }`, `{ networksOf: CLUSTER }` and `{ cluster: CLUSTER }`; several rules are \
+                 several items"
+            }
+            Self::Route => {
+                "write one of `any`, `{ network: CIDR }` and `{ networksOf: CLUSTER }`; several rules are several items"
+            }
+        }
+    }
+}
+
 fn known_rule(entry: &crate::config::tree::Entry) -> bool {
-    matches!(&*entry.key, "network" | "networksOf")
+    matches!(&*entry.key, "network" | "networksOf" | "cluster" | "apps")
 }
 
 fn sends_proxy(written: &Spot<SendProxy>) -> bool {
@@ -251,7 +284,7 @@ fn route_name(written: &str) -> Result<NamePattern, Wrong> {
     NamePattern::parse(written).map_err(wrong_name)
 }
 
-fn endpoint_at(written: &str) -> Result<EndpointAt, Wrong> {
+pub(super) fn endpoint_at(written: &str) -> Result<EndpointAt, Wrong> {
     EndpointAt::parse(written).map_err(|error| {
         let fix = "write \"host:port\" or \"ip:port\", for example \"checkout-dapr.shop.svc.cluster.local:50002\"";
         Wrong::new(error.to_string(), fix)
@@ -259,27 +292,13 @@ fn endpoint_at(written: &str) -> Result<EndpointAt, Wrong> {
 }
 
 fn networks_of(name: &str, clusters: &Clusters) -> Result<AllowRule, Wrong> {
-    match clusters.get(name) {
-        Some(networks) if networks.is_empty() => {
-            let fix = format!("add `networks` to `clusters.{name}`");
-            Err(Wrong::new(
-                format!("the cluster `{name}` has no networks, so this admits nobody"),
-                fix,
-            ))
-        }
-        Some(networks) => Ok(AllowRule::NetworksOf(Arc::from(name), networks.clone())),
-        None => {
-            let known: Vec<&str> = clusters.keys().map(String::as_str).collect();
-            let fix = match closest(name, &known) {
-                Some(close) => format!("did you mean `{close}`?"),
-                None => format!("add it: `clusters: {{ {name}: {{ networks: [CIDR] }} }}`"),
-            };
-            Err(Wrong::new(
-                format!("there is no cluster `{}` under `clusters`", name.escape_debug()),
-                fix,
-            ))
-        }
+    let networks = &clusters.find(name)?.networks;
+    if networks.is_empty() {
+        let fix = format!("add `networks` to `clusters.{name}`");
+        let message = format!("the cluster `{name}` has no networks, so this admits nobody");
+        return Err(Wrong::new(message, fix));
     }
+    Ok(AllowRule::NetworksOf(Arc::from(name), networks.clone()))
 }
 
 fn interval(written: &str) -> Result<Duration, Wrong> {

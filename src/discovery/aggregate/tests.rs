@@ -38,6 +38,7 @@ fn routes() -> Arc<Routes> {
         is_app: true,
         names: vec![],
         allow: Allow::Open,
+        import: None,
         endpoints: NAMES.iter().map(endpoint).collect(),
         check: None,
         send_proxy: false,

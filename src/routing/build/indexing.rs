@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::model::arena::Entry;
+use crate::model::cluster::{OWN_DOMAIN, covers_own_names};
 use crate::model::name::{Name, NamePattern};
 use crate::model::routes_file::RoutesFile;
 use crate::model::snapshot::{Origin, ReservedName, RouteSpec, Routes};
@@ -20,6 +21,7 @@ const AHEAD: usize = 32;
 /// The index of all names, in which routes are counted as `super::routes` makes them.
 pub(super) fn index(routes: &Routes) -> Result<Names, Vec<BuildError>> {
     let mut indexer = Indexer::new(routes);
+    indexer.keep_own_names_free();
     for (number, route) in (0..).zip(&routes.routes) {
         indexer.route(number, route);
     }
@@ -43,7 +45,7 @@ struct Indexer<'a> {
 
 impl<'a> Indexer<'a> {
     fn new(routes: &'a Routes) -> Self {
-        let Routes { routes, files, reserved } = routes;
+        let Routes { routes, files, reserved, .. } = routes;
         let names = routes.iter().map(|route| route.names.len()).sum::<usize>();
         let lines = files.iter().map(|file| file.routes).sum::<usize>();
         Self {
@@ -64,6 +66,7 @@ impl<'a> Indexer<'a> {
                 NamePattern::Exact(_) => {}
                 NamePattern::Below(suffix) => self.keep_templates_free(suffix, || origin.clone()),
             }
+            self.keep_own_name_free(pattern, || origin.clone());
             match self.names.add(pattern, number) {
                 Ok(at) => {
                     self.places.insert(at, origin);
@@ -86,6 +89,8 @@ impl<'a> Indexer<'a> {
             for (at, entry, hash) in ahead.drain(..) {
                 if entry.below {
                     self.wildcard(file, at, &entry);
+                } else if entry.is_in(OWN_DOMAIN) {
+                    self.own_name(&entry.written(), file.origin(at));
                 }
                 let route = first.saturating_add(entry.value);
                 if let Err(error) = self.names.add_entry(number, at, (&entry, hash), route) {
@@ -100,6 +105,7 @@ impl<'a> Indexer<'a> {
         // Always both: it is a wildcard, and what stands in a file was a name.
         if let Some(Ok(suffix)) = written.strip_prefix("*.").map(Name::parse) {
             self.keep_templates_free(&suffix, || file.origin(at));
+            self.keep_own_name_free(&NamePattern::Below(suffix), || file.origin(at));
         }
     }
 
@@ -136,6 +142,28 @@ impl<'a> Indexer<'a> {
             let fix = "write the names one by one, or choose another suffix".into();
             self.report(origin(), &format!("*.{suffix}"), message, fix);
         }
+    }
+
+    /// The gateways of all clusters ask each other by names in a domain of their own.
+    fn keep_own_names_free(&mut self) {
+        let Ok(domain) = Name::parse(OWN_DOMAIN) else { return };
+        let met = self.templates.iter().filter(|(_, template)| template.meets(&domain));
+        let met: Vec<_> = met.map(|(name, _)| *name).collect();
+        for name in met {
+            self.own_name(&name.template, name.origin.clone());
+        }
+    }
+
+    fn keep_own_name_free(&mut self, pattern: &NamePattern, origin: impl Fn() -> Origin) {
+        if covers_own_names(pattern) {
+            self.own_name(&pattern.to_string(), origin());
+        }
+    }
+
+    fn own_name(&mut self, written: &str, origin: Origin) {
+        let message =
+            format!("names in {OWN_DOMAIN} are the gateways' own: they reach each other by them");
+        self.report(origin, written, message, "use a domain of yours".into());
     }
 
     fn place(&self, at: Position) -> Option<Origin> {

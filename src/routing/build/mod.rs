@@ -9,14 +9,17 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::model::name::{Name, NamePattern};
 use crate::model::routes_file::RoutesFile;
-use crate::model::snapshot::{Addresses, Allow, EndpointAt, Origin, RouteSpec, Routes};
+use crate::model::snapshot::{Addresses, Allow, EndpointAt, ImportSpec, Origin, RouteSpec, Routes};
 use crate::policy::Policy;
 
 use super::endpoint::Endpoints;
+use super::names::Names;
 use super::own::OwnAddresses;
-use super::resolve::Resolver;
-use super::table::{Route, Table};
+use super::resolve::{Resolver, ordered};
+use super::sides::Sides;
+use super::table::{Import, Route, Table};
 
 /// The metric label of every route that comes from a routes file: a million label values would cost more than the table.
 pub const FILE_LABEL: &str = "routes_file";
@@ -74,12 +77,18 @@ impl std::error::Error for BuildError {}
 /// Builds a table. All errors at once, up to a hundred.
 pub fn build(inputs: &Inputs<'_>, endpoints: &mut Endpoints) -> Result<Table, Vec<BuildError>> {
     let names = indexing::index(inputs.routes)?;
-    Ok(Table::new(Arc::new(names), routes(inputs, endpoints)))
+    Ok(table(Arc::new(names), inputs, endpoints))
 }
 
 /// Builds a table of the routes that another one was built of, with what DNS says now. The two share their names.
 pub fn rebuild(before: &Table, inputs: &Inputs<'_>, endpoints: &mut Endpoints) -> Table {
-    Table::new(before.shared_names(), routes(inputs, endpoints))
+    table(before.shared_names(), inputs, endpoints)
+}
+
+fn table(names: Arc<Names>, inputs: &Inputs<'_>, endpoints: &mut Endpoints) -> Table {
+    let routes = routes(inputs, endpoints);
+    let sides = Sides::new(inputs.routes, &routes);
+    Table::new(names, routes, sides)
 }
 
 /// The routes in the order in which the index counts them: those with settings of their own, then those of each file.
@@ -109,12 +118,19 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn route(&mut self, spec: &RouteSpec) -> Route {
         let written = spec.endpoints.iter().map(|at| (&at.at, at.weight, at.priority));
-        let (candidates, absent) = self.resolver.resolve(spec.check, written);
+        let (mut candidates, mut absent) = self.resolver.resolve(spec.check, written);
+        if let (Some(import), Some(name)) = (&spec.import, first_name(spec)) {
+            let (more, more_absent) = self.resolver.gateways(&import.gateways, name);
+            candidates.extend(more);
+            absent.extend(more_absent);
+        }
         Route {
             label: Arc::clone(&spec.label),
+            is_app: spec.is_app,
             policy: Arc::new(Policy::compile(&spec.allow)),
-            candidates,
-            absent,
+            import: spec.import.as_ref().map(|import| Arc::new(compiled(import))),
+            candidates: ordered(candidates),
+            absent: absent.into(),
             send_proxy: spec.send_proxy,
             quiet_close: spec.quiet_close,
             dials: self.resolver.endpoints.dials(&spec.label),
@@ -131,9 +147,11 @@ impl Maker<'_> {
         let written: Vec<_> = list.iter().map(ToString::to_string).collect();
         Route {
             label: Arc::clone(&self.file_label),
+            is_app: false,
             policy: Arc::clone(&self.open),
-            candidates,
-            absent,
+            import: None,
+            candidates: ordered(candidates),
+            absent: absent.into(),
             send_proxy: false,
             quiet_close: true,
             // By endpoints, not by label: one dead endpoint must not use up the dials of every route in the file. No label has
@@ -141,6 +159,19 @@ impl Maker<'_> {
             dials: self.resolver.endpoints.dials(&written.join(" ")),
         }
     }
+}
+
+/// The name by which other clusters know an app: the first that it has.
+fn first_name(spec: &RouteSpec) -> Option<&Name> {
+    spec.names.iter().find_map(|(pattern, _)| match pattern {
+        NamePattern::Exact(name) => Some(name),
+        NamePattern::Below(_) => None,
+    })
+}
+
+fn compiled(import: &ImportSpec) -> Import {
+    let &ImportSpec { own, quiet_close, .. } = import;
+    Import { callers: Policy::compile(&import.allow), own, quiet_close }
 }
 
 #[cfg(test)]

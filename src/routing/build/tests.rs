@@ -3,7 +3,7 @@ use super::*;
 use crate::model::client::Client;
 use crate::model::name::{Name, NamePattern};
 use crate::model::routes_file::testing::file;
-use crate::model::snapshot::{AllowRule, EndpointSpec, ReservedName};
+use crate::model::snapshot::{AllowRule, EndpointSpec, GatewaySpec, ReservedName};
 use crate::routing::endpoint::Health;
 use crate::routing::table::Absence;
 use std::path::Path;
@@ -25,6 +25,7 @@ fn route(line: u32, names: &[&str], endpoints: &[&str]) -> RouteSpec {
         is_app: false,
         names: names.iter().map(|name| (NamePattern::parse(name).unwrap(), origin(line))).collect(),
         allow: Allow::Open,
+        import: None,
         endpoints: endpoints.iter().map(endpoint).collect(),
         check: None,
         send_proxy: false,
@@ -79,6 +80,7 @@ fn routes_of_all_kinds_lead_where_they_say() {
             "# open\nB.Example. 10.0.0.3:1\n*.x.wild.example 10.0.0.3:1\nc 10.0.0.4:1\n",
         )],
         reserved: vec![reserved("{app}.{namespace}.mesh.example", "mesh.example")],
+        ..Routes::default()
     };
     let table = built(&routes).unwrap();
     assert_eq!(table.len(), 6);
@@ -105,7 +107,7 @@ fn a_name_twice_is_an_error_wherever_it_stands() {
         files: vec![file(
             "x 10.0.0.1:1\n*.w 10.0.0.1:1\n  a.example 10.0.0.1:1\nX 10.0.0.2:1\n*.w 10.0.0.1:1",
         )],
-        reserved: vec![],
+        ..Routes::default()
     };
     let found = errors(&routes);
     let expected = [
@@ -130,6 +132,7 @@ fn no_wildcard_may_cover_what_a_template_makes() {
         ],
         files: vec![file("*.Example 10.0.0.1:1\norders.shop.mesh.example 10.0.0.1:1")],
         reserved: vec![reserved("{app}.{namespace}.mesh.example", "mesh.example")],
+        ..Routes::default()
     };
     let found = errors(&routes);
     assert_eq!(found.len(), 2, "{found:#?}");
@@ -238,4 +241,86 @@ fn strangers_are_not_told_what_is_denied() {
     assert_eq!(refusal("nobody", [10, 0, 0, 1]), 112);
     assert_eq!(refusal("closed", [192, 0, 2, 1]), 112);
     assert!(table.decide("ours", &Client::direct(([10, 0, 0, 1], 1).into())).is_ok());
+}
+
+#[test]
+fn nothing_covers_the_names_by_which_gateways_reach_each_other() {
+    let routes = Routes {
+        routes: vec![
+            route(3, &["exchange.east.strait.internal"], &["10.0.0.1:1"]),
+            route(4, &["*.internal"], &["10.0.0.1:1"]),
+            app(5, "shop/a", &["a.strait.internal"]),
+            route(6, &["strait.internal.example", "*.example"], &["10.0.0.1:1"]),
+        ],
+        files: vec![file(
+            "a 10.0.0.1:1\nX.Strait.Internal. 10.0.0.1:1\n*.east.strait.internal 10.0.0.1:1\nb.internal 10.0.0.1:1",
+        )],
+        reserved: vec![reserved("{app}.{namespace}.internal", "internal")],
+        ..Routes::default()
+    };
+    let found = errors(&routes);
+    let own = |error: &&String| error.contains("names in strait.internal are the gateways' own");
+    let places: Vec<_> = found.iter().filter(own).map(|error| &error[..15]).collect();
+    assert_eq!(
+        places,
+        [
+            "strait.yaml:1:5",
+            "strait.yaml:3:5",
+            "strait.yaml:4:5",
+            "strait.yaml:5:5",
+            "names.map:2:1: ",
+            "names.map:3:1: "
+        ],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn gateways_are_resolved_and_kept_apart_from_endpoints() {
+    let gateway = |cluster: &str, at: &str, priority| GatewaySpec {
+        cluster: cluster.into(),
+        at: EndpointAt::parse(at).unwrap(),
+        priority,
+    };
+    let import = ImportSpec {
+        allow: Allow::Rules(vec![AllowRule::Any]),
+        own: true,
+        quiet_close: true,
+        gateways: vec![
+            gateway("east", "gw.east:8443", 1),
+            gateway("east", "203.0.113.1:8443", 1),
+            gateway("south", "203.0.113.1:8443", 2),
+            gateway("north", "10.0.0.5:8443", 3),
+            gateway("north", "gw.north:8443", 3),
+        ],
+    };
+    let own = ["203.0.113.1:8443"];
+    let both = RouteSpec { is_app: true, import: Some(import), ..route(3, &["a.example"], &own) };
+    let routes = Routes { routes: vec![both], ..Routes::default() };
+    let answer = ["203.0.113.2", "203.0.113.1"].map(|address| address.parse().unwrap());
+    let addresses = Addresses([(Name::parse("gw.east").unwrap(), answer.into())].into());
+    let table = build_with(&routes, &addresses, &mut Endpoints::default()).unwrap();
+    let route = table.lookup("a.example").unwrap().route;
+    let ways: Vec<_> = route
+        .candidates
+        .iter()
+        .map(|candidate| {
+            let via = candidate.via.as_ref();
+            let cluster = via.map_or("", |via| &*via.cluster);
+            (candidate.priority, candidate.endpoint.address.to_string(), cluster)
+        })
+        .collect();
+    let expected = [
+        (0, "203.0.113.1:8443".to_owned(), ""),
+        (1, "203.0.113.1:8443".to_owned(), "east"),
+        (1, "203.0.113.2:8443".to_owned(), "east"),
+        (2, "203.0.113.1:8443".to_owned(), "south"),
+    ];
+    assert_eq!(ways, expected);
+    let absent: Vec<_> = route.absent.iter().map(|(at, why)| (&**at, *why)).collect();
+    let expected = [
+        ("10.0.0.5:8443 of north", Absence::OwnListener),
+        ("gw.north:8443 of north", Absence::Unresolved),
+    ];
+    assert_eq!(absent, expected);
 }
