@@ -55,6 +55,12 @@ pub struct Status {
     /// How far limits of connections are used.
     #[serde(default)]
     pub limits: Vec<LimitStatus>,
+    /// Links with other clusters; empty where there are none.
+    #[serde(default)]
+    pub links: Vec<LinkStatus>,
+    /// What links are opened and accepted with, and until when.
+    #[serde(default)]
+    pub certificates: Vec<CertificateStatus>,
     /// The last refusals, newest first.
     pub refusals: Vec<RefusalStatus>,
 }
@@ -145,6 +151,26 @@ pub struct Connections {
     pub open: u64,
     /// Accepted since the start.
     pub total: u64,
+}
+
+/// Links with another cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStatus {
+    /// The cluster.
+    pub cluster: String,
+    /// Open links that this gateway has opened.
+    pub opened: u64,
+    /// Open links that it has accepted.
+    pub accepted: u64,
+}
+
+/// What a gateway proves with who it is, or refuses by.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// `certificate`, or `crl` for the revocation lists.
+    pub role: String,
+    /// When the first of its parts expires: RFC 3339, UTC.
+    pub expires: String,
 }
 
 /// How far a limit is used.

@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use crate::admin::Answers;
 use crate::admin::status::{
-    AbsentStatus, ConfigStatus, Connections, EndpointStatus, LimitStatus, ListenerStatus,
-    MOST_ENDPOINTS, MOST_NAMES, MOST_ROUTES, MOST_SOURCES, RefusalStatus, RouteStatus,
-    SourceStatus, Status, timestamp,
+    AbsentStatus, CertificateStatus, ConfigStatus, Connections, EndpointStatus, LimitStatus,
+    LinkStatus, ListenerStatus, MOST_ENDPOINTS, MOST_NAMES, MOST_ROUTES, MOST_SOURCES,
+    RefusalStatus, RouteStatus, SourceStatus, Status, timestamp,
 };
+use crate::config;
 use crate::discovery;
 use crate::model::client::Asker;
 use crate::proxy::Usage;
 use crate::routing::endpoint::Health;
 use crate::routing::explain::explain;
 use crate::routing::table::{Candidate, Route, Table};
+use crate::telemetry::links::Direction;
 use crate::telemetry::observed::{EndpointState, Observed};
 use crate::telemetry::refusals::Refusal;
 
@@ -38,6 +40,7 @@ impl Parts {
         for source in self.sources.sources() {
             observed.source(&source.name, source.up, age(&source));
         }
+        observed.expiries = self.expiries.all();
         for route in self.live.load().table.routes() {
             for candidate in &route.candidates {
                 observed.endpoint(&route.label, state(candidate.endpoint.health()));
@@ -76,6 +79,8 @@ impl Parts {
             sources: self.sources.sources().iter().map(source_status).collect(),
             connections: self.connections(),
             limits: self.limits(),
+            links: self.links(),
+            certificates: self.certificates(),
             refusals: self.refusals.newest_first().into_iter().map(refusal_status).collect(),
         }
     }
@@ -107,6 +112,27 @@ impl Parts {
 
     fn connections(&self) -> Connections {
         Connections { open: number(self.proxy.admitted()), total: self.proxy.accepted() }
+    }
+
+    fn links(&self) -> Vec<LinkStatus> {
+        let known = self.configuration.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = known.in_force.as_ref().and_then(|config| config.links.as_ref());
+        let peers = links.map(|links| &*links.peers).unwrap_or_default();
+        let open = |cluster: &str, direction| self.metrics.links.count(cluster, direction);
+        let status = |peer: &config::Peer| LinkStatus {
+            cluster: peer.cluster.to_string(),
+            opened: open(&peer.cluster, Direction::Out),
+            accepted: open(&peer.cluster, Direction::In),
+        };
+        peers.iter().map(status).collect()
+    }
+
+    fn certificates(&self) -> Vec<CertificateStatus> {
+        let status = |(role, at): (&str, _)| CertificateStatus {
+            role: role.to_owned(),
+            expires: timestamp(at),
+        };
+        self.expiries.all().into_iter().map(status).collect()
     }
 
     fn limits(&self) -> Vec<LimitStatus> {

@@ -16,6 +16,7 @@ use crate::discovery::dns;
 use crate::routing::build::OwnListeners;
 use crate::socket;
 
+use super::links::Linking;
 use super::offline::problems;
 use super::surroundings::{BindError, Surroundings};
 use super::{Parts, service};
@@ -37,6 +38,7 @@ pub(super) struct Configuration {
 pub(super) struct Control {
     parts: Arc<Parts>,
     surroundings: Surroundings,
+    linking: Linking,
     dns: watch::Sender<dns::Settings>,
 }
 
@@ -44,9 +46,10 @@ impl Control {
     pub(super) fn new(
         parts: Arc<Parts>,
         surroundings: Surroundings,
+        linking: Linking,
         dns: watch::Sender<dns::Settings>,
     ) -> Self {
-        Self { parts, surroundings, dns }
+        Self { parts, surroundings, linking, dns }
     }
 
     /// Takes what the watcher reads until nothing new is accepted, and keeps what stands around until the gateway stops.
@@ -75,8 +78,9 @@ impl Control {
 
     /// Puts a configuration in force, or says why that cannot be and leaves everything as it was.
     ///
-    /// What may fail comes first and is taken back by dropping it: new listeners are bound, then the table is built. Only then
-    /// the listeners are put to work, which cannot fail.
+    /// What may fail comes first and is taken back by dropping it: new listeners are bound, certificates are read, then the table is
+    /// built. Only then the listeners are put to work, which cannot fail. A table leads nobody to a cluster that links do not know, so
+    /// they are there before it.
     pub(super) async fn apply(&mut self, loaded: Loaded) -> Result<(), Vec<Problem>> {
         let config = &loaded.config;
         let leaving = self.leaving(&config.listeners);
@@ -84,27 +88,37 @@ impl Control {
         let ingress = ingress.map_err(|error| self.whole(&error, error.fix()))?;
         let around = self.surroundings.prepare(&config.listeners, &leaving);
         let around = around.map_err(|error| self.whole(&error, BindError::FIX))?;
+        let links = self.linking.prepare(config)?;
         let bound = ingress.bound().chain(around.bound()).collect();
         let own = OwnListeners { bound, is_local: socket::is_local };
         let (routes, settings) = (Arc::clone(&config.routes), Arc::clone(&config.settings));
+        let before = self.linking.publish(&links);
         match self.parts.sources.configure(routes, settings, own).await {
             Ok(generation) => info!(generation, "configuration in force"),
-            Err(ConfigureError::Refused(errors)) => {
-                // Reads the files once more, which may be long.
-                let found = spawn_blocking(|| problems(errors)).await;
-                return Err(found.unwrap_or_else(|error| self.whole(&error, "look into the log")));
-            }
-            Err(ConfigureError::Stopping) => return Ok(()),
-            Err(error @ ConfigureError::Panicked) => {
-                return Err(
-                    self.whole(&error, "report it with the configuration, and keep the one before")
-                );
+            Err(error) => {
+                self.linking.back(&links, before);
+                return self.refused(error).await;
             }
         }
         self.parts.proxy.commit(ingress);
         self.surroundings.commit(around);
+        self.linking.commit(links);
         self.accepted(loaded);
         Ok(())
+    }
+
+    async fn refused(&self, error: ConfigureError) -> Result<(), Vec<Problem>> {
+        match error {
+            ConfigureError::Refused(errors) => {
+                // Reads the files once more, which may be long.
+                let found = spawn_blocking(|| problems(errors)).await;
+                Err(found.unwrap_or_else(|error| self.whole(&error, "look into the log")))
+            }
+            ConfigureError::Stopping => Ok(()),
+            ConfigureError::Panicked => {
+                Err(self.whole(&error, "report it with the configuration, and keep the one before"))
+            }
+        }
     }
 
     /// Where listeners of any kind are bound that these give up: others of these may take over such an address, or its port.

@@ -2,6 +2,7 @@
 
 mod answers;
 mod control;
+mod links;
 mod offline;
 mod readiness;
 mod service;
@@ -23,6 +24,7 @@ use tracing::{info, warn};
 
 use crate::admin::listener::Copy;
 use crate::admin::status::ListenerStatus;
+use crate::cluster::Current;
 use crate::config::{Problem, Settings};
 use crate::discovery::{aggregate, dns, file};
 use crate::handover::{Kind, Offer};
@@ -33,11 +35,12 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 
 use control::{Configuration, Control};
+use links::{Expiries, Linking};
 use readiness::Readiness;
 use succession::Inheritance;
 use surroundings::Surroundings;
 
-pub use offline::{Offline, offline};
+pub use offline::{Offline, check, offline};
 
 /// How a gateway is started.
 #[derive(Debug, Clone)]
@@ -86,6 +89,10 @@ struct Parts {
     relieved: CancellationToken,
     offer: Mutex<Option<Offer>>,
     configuration: Mutex<Configuration>,
+    /// What links are opened and accepted with.
+    links: Arc<Current>,
+    /// When that expires.
+    expiries: Expiries,
     refusals: Arc<Refusals>,
     /// Listeners around the data path, for status.
     around: Mutex<Vec<ListenerStatus>>,
@@ -134,7 +141,9 @@ impl Gateway {
         let (answers, ends) = (answers::answers(&parts), parts.around_stop.clone());
         let surroundings = Surroundings::new(answers, ends, opened, inherited.around);
         let dns = watch::Sender::default();
-        let mut control = Control::new(Arc::clone(&parts), surroundings, dns.clone());
+        let (links, expiries) = (Arc::clone(&parts.links), parts.expiries.clone());
+        let linking = Linking::new(links, expiries, stop.clone());
+        let mut control = Control::new(Arc::clone(&parts), surroundings, linking, dns.clone());
         control.apply(first.map_err(StartError::Config)?).await.map_err(StartError::Config)?;
         let unwanted = parts.proxy.forget_inherited();
         if !unwanted.is_empty() {
@@ -234,6 +243,7 @@ impl Parts {
         let (metrics, refusals) = (Arc::new(Metrics::new()), Arc::new(Refusals::default()));
         let shared = Shared::new(Arc::clone(&live), Arc::clone(&metrics), Arc::clone(&refusals));
         let shared = shared.closed_until(opened.clone());
+        let links = Arc::clone(&shared.links);
         let probes = Probes::new(Handle::current());
         Ok(Arc::new(Self {
             started: SystemTime::now(),
@@ -244,6 +254,8 @@ impl Parts {
             relieved: CancellationToken::new(),
             offer: Mutex::default(),
             configuration: Mutex::default(),
+            links,
+            expiries: Expiries::default(),
             around: Mutex::default(),
             copies: Mutex::default(),
             around_stop: stop.child_token(),

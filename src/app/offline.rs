@@ -13,6 +13,8 @@ use crate::routing::endpoint::Endpoints;
 use crate::routing::table::Table;
 use crate::socket;
 
+use super::links;
+
 /// A configuration and the table that it makes while nobody has resolved a name.
 #[derive(Debug)]
 pub struct Offline {
@@ -43,6 +45,13 @@ pub fn offline(path: &Path) -> Result<Offline, Vec<Problem>> {
             Err(found)
         }
     }
+}
+
+/// Everything that is wrong with a configuration, the certificates of its links included: what a gateway would refuse to start with.
+pub fn check(path: &Path) -> Result<Offline, Vec<Problem>> {
+    let mut offline = offline(path)?;
+    offline.loaded.warnings.extend(links::check(&offline.loaded.config)?);
+    Ok(offline)
 }
 
 /// The table that routes make while nobody has resolved a name.

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use crate::admin::status::{
-    ConfigStatus, EndpointStatus, LimitStatus, ListenerStatus, RefusalStatus, RouteStatus,
-    SourceStatus, Status, moment,
+    CertificateStatus, ConfigStatus, EndpointStatus, LimitStatus, LinkStatus, ListenerStatus,
+    RefusalStatus, RouteStatus, SourceStatus, Status, moment,
 };
 
 use super::client::{AdminUrl, Answer, ClientError, get};
@@ -92,6 +92,7 @@ fn table(status: &Status, now: SystemTime, to: &mut impl Write) -> io::Result<()
     config(&status.config, now, to)?;
     listeners(&status.listeners, to)?;
     limits(&status.limits, to)?;
+    links(status, to)?;
     routes(status, to)?;
     sources(&status.sources, to)?;
     refusals(&status.refusals, to)
@@ -152,6 +153,22 @@ fn limits(limits: &[LimitStatus], to: &mut impl Write) -> io::Result<()> {
         };
         let of = of.as_deref().unwrap_or_default();
         table.row([limit.into(), of.into(), used.to_string().into(), at_most]);
+    }
+    table.print(to)
+}
+
+fn links(status: &Status, to: &mut impl Write) -> io::Result<()> {
+    if status.links.is_empty() && status.certificates.is_empty() {
+        return Ok(());
+    }
+    let mut table = Table::new(["LINKS WITH", "OPENED", "ACCEPTED"]);
+    for LinkStatus { cluster, opened, accepted } in &status.links {
+        table.row([cluster.into(), opened.to_string().into(), accepted.to_string().into()]);
+    }
+    table.print(to)?;
+    let mut table = Table::new(["FOR LINKS", "EXPIRES"]);
+    for CertificateStatus { role, expires } in &status.certificates {
+        table.row([role.into(), expires.into()]);
     }
     table.print(to)
 }
@@ -351,6 +368,11 @@ mod tests {
                 limit("pending", None, 2, 2, None),
                 limit("perSource", Some("203.0.113.9/32"), 3, 0, None),
             ],
+            links: vec![LinkStatus { cluster: "east".into(), opened: 5, accepted: 2 }],
+            certificates: vec![CertificateStatus {
+                role: "certificate".into(),
+                expires: "2027-02-01T00:00:00Z".into(),
+            }],
             refusals: vec![RefusalStatus {
                 time: "2027-01-15T08:00:00Z".into(),
                 client: "203.0.113.9:1234".into(),
@@ -380,6 +402,12 @@ LIMIT        OF              USED  AT MOST
 connections                  3     9341: too few file descriptors for 100000
 pending                      2     2
 perSource    203.0.113.9/32  3     -
+
+LINKS WITH  OPENED  ACCEPTED
+east        5       2
+
+FOR LINKS    EXPIRES
+certificate  2027-02-01T00:00:00Z
 
 ROUTE          NAME                             ENDPOINT        PRIORITY  WEIGHT  OPEN  HEALTH
 shop/checkout  checkout.shop.mesh.example (+1)  10.0.0.7:50002  0         1       3     healthy

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tokio::runtime::Builder;
 
-use crate::app::{Offline, StartError, offline};
+use crate::app::{self, Offline, StartError, offline};
 use crate::config::Problem;
 use crate::model::client::Asker;
 use crate::routing::explain::{Explanation, explain};
@@ -37,7 +37,7 @@ impl Work for Real {
     }
 
     fn check(&self, path: &Path) -> Checked {
-        match offline(path) {
+        match app::check(path) {
             Ok(Offline { loaded, table }) => {
                 Checked { problems: loaded.warnings, names: table.len() }
             }

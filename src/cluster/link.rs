@@ -350,7 +350,9 @@ impl AsyncWrite for Wire {
         Pin::new(&mut self.socket).poll_flush(context)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
+    /// `close_notify` alone ends a direction of a link: a FIN behind it would have SNI routers on the way end both, which nginx does
+    /// by default.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_flush(context)
     }
 }

@@ -3,6 +3,7 @@
 //! `preamble` and `reply` are the two headers, byte by byte in `ARCHITECTURE.md`; `trust` decides on certificates; `link` opens
 //! and accepts.
 
+mod current;
 pub mod identity;
 pub mod link;
 pub mod preamble;
@@ -27,6 +28,7 @@ use identity::ClusterId;
 use tickets::Tickets;
 use trust::{Dialled, Dialling, Trust};
 
+pub use current::Current;
 pub use trust::Peer;
 
 /// The one protocol of links (ALPN, RFC 7301). The far gateway terminates TLS for it alone.

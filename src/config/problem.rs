@@ -88,6 +88,12 @@ impl Problem {
         Self::of_file(path, Wrong { message, fix: fix.to_owned() })
     }
 
+    /// The same as a warning.
+    #[must_use]
+    pub fn into_warning(self) -> Self {
+        Self { severity: Severity::Warning, ..self }
+    }
+
     /// A problem of a file as a whole.
     pub(crate) fn of_file(file: &Path, wrong: Wrong) -> Self {
         Self {

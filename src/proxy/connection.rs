@@ -14,7 +14,7 @@ use crate::model::client::Client;
 use crate::model::ending::Ending;
 use crate::model::name::CanonicalName;
 use crate::proxy_protocol::{self, Addresses};
-use crate::reactor::Socket;
+use crate::reactor::{Socket, Watched};
 use crate::routing::table::Decision;
 use crate::socket;
 
@@ -25,10 +25,11 @@ use super::dial::{self, Dial, Dialled};
 use super::engine;
 use super::id::ConnectionId;
 use super::incoming::Incoming;
+use super::link::{Leg, far, near};
 use super::listener::Listening;
 use super::record::Record;
 use super::refuse::{self, Refused};
-use super::relay::{End, Relay, Terms};
+use super::relay::{End, Leaving, Relay, Terms};
 
 /// A PROXY header comes in the first segment, or in that segment's retransmission: the protocol's specification (§2) asks
 /// receivers to wait at least 3 s for that.
@@ -48,10 +49,12 @@ pub(super) struct Accepted {
 
 /// A connection whose endpoint is connected.
 struct Joined {
-    endpoint: Socket,
+    endpoint: Leg,
     /// What the endpoint gets first: our own header and what the client has sent.
     preface: Bytes,
     header: usize,
+    /// Octets of the client's that the endpoint has got already, over a link.
+    sent: usize,
     counters: (IntCounter, IntCounter),
     idle: Duration,
     may_leave: bool,
@@ -74,7 +77,7 @@ pub(super) async fn serve(core: Arc<Core>, listening: Arc<Listening>, accepted: 
     match joined {
         Ok(joined) => {
             record.held.open = Some(open);
-            carry(&core, incoming.socket, joined, record).await;
+            carry(&core, incoming.leg, joined, record).await;
         }
         Err(refused) => {
             record.refused(&refused, incoming.spoke());
@@ -83,7 +86,7 @@ pub(super) async fn serve(core: Arc<Core>, listening: Arc<Listening>, accepted: 
             let most = shared.admission.descriptors.most_discarding();
             tokio::select! {
                 biased;
-                () = refuse::close(incoming.socket, &refused, &shared.discarding, most) => {}
+                () = refuse::close(incoming.leg, &refused, &shared.discarding, most) => {}
                 () = core.cut.cancelled() => {}
             }
             drop(open);
@@ -91,7 +94,7 @@ pub(super) async fn serve(core: Arc<Core>, listening: Arc<Listening>, accepted: 
     }
 }
 
-/// From accept to a connected endpoint: PROXY header, hello, route, policy, dial.
+/// From accept to a connected endpoint: PROXY header, hello, link, route, policy, dial.
 async fn join(
     shared: &Shared,
     listening: &Listening,
@@ -100,7 +103,7 @@ async fn join(
     accepted: Instant,
     record: &mut Record,
 ) -> Result<Joined, Refused> {
-    let mut entry = shared.admission.enter(&listening.open, &incoming.socket, limits)?;
+    let mut entry = shared.admission.enter(&listening.open, incoming.leg.socket(), limits)?;
     let deadline = accepted + limits.hello_timeout;
 
     let header_deadline = deadline.min(accepted + PROXY_HEADER_TIME);
@@ -112,31 +115,28 @@ async fn join(
 
     let hello = timeout_at(deadline, incoming.hello(limits.hello_bytes));
     let hello = hello.await.unwrap_or_else(|_| Err(Refused::late()))?;
-    record.held.permit = Some(entry.heard());
     record.hello(&hello.name);
+    let client = far::unwrap(shared, incoming, &hello.name, client, deadline, record).await?;
+    record.held.permit = Some(entry.heard());
     #[cfg(test)]
     super::tests::fault(&hello.name);
 
     let (decision, settings) = decide(shared, &hello.name, &client, record)?;
-    let Decision { route, side, .. } = decision;
+    let Decision { route, side, .. } = &decision;
     let counters = record.route(&route.label);
     let dial = shared.dialling.enter(hello.random)?;
-    let Dialled { socket: endpoint, load } =
-        dial::dial(&route, side, &settings.limits, record.attempts()).await?;
-    if shared.admission.descriptors.are_scarce(&endpoint) {
-        let limit = Limit::Descriptors;
-        return Err(Refused::overloaded(limit, limit.reason()));
-    }
-    record.connected(load);
+    let dialled = connect(shared, incoming, &decision, &client, announced, &settings, record);
+    let endpoint = dialled.await?;
+    far::accepted(&mut incoming.leg).await?;
 
     let mut front = Vec::new();
     if route.send_proxy {
         front = header(announced, incoming, &hello.name, record.id())?;
     }
-    let preface = incoming.preface(&front);
+    let (preface, sent) = incoming.preface(&front, &endpoint);
     let idle = settings.limits.idle_timeout;
-    let (header, may_leave) = (front.len(), route.closes_quietly(side));
-    Ok(Joined { endpoint, preface, header, counters, idle, may_leave, dial })
+    let (header, may_leave) = (front.len(), route.closes_quietly(*side));
+    Ok(Joined { endpoint, preface, header, sent, counters, idle, may_leave, dial })
 }
 
 /// What a PROXY header says of the connection's ends, where the listener expects one of this peer.
@@ -187,11 +187,45 @@ fn decide(
     }
 }
 
+/// Dials, and notes where that has led.
+async fn connect(
+    shared: &Shared,
+    incoming: &Incoming,
+    decision: &Decision,
+    client: &Client,
+    announced: Option<Addresses>,
+    settings: &Settings,
+    record: &mut Record,
+) -> Result<Leg, Refused> {
+    let Decision { route, side, caller, .. } = decision;
+    record.caller(caller.clone());
+    let caller = near::Caller {
+        links: &shared.links,
+        metrics: &shared.metrics,
+        incoming,
+        client,
+        announced,
+        app: caller.as_ref(),
+        id: record.id(),
+    };
+    let dialled = dial::dial(route, *side, &settings.limits, caller, record.attempts()).await?;
+    let Dialled { leg, cluster, load } = dialled;
+    if leg.socket().is_none_or(|socket| shared.admission.descriptors.are_scarce(socket)) {
+        let limit = Limit::Descriptors;
+        return Err(Refused::overloaded(limit, limit.reason()));
+    }
+    record.connected(load);
+    if let Some(cluster) = cluster {
+        record.linked(&cluster);
+    }
+    Ok(leg)
+}
+
 /// From a connected endpoint to the end: by the engine, for which this task is not needed any more, or by the relay where the
 /// sockets are not of the core's own set.
-async fn carry(core: &Core, client: Socket, joined: Joined, mut record: Box<Record>) {
-    let Joined { endpoint, preface, header, counters, idle, may_leave, dial } = joined;
-    match Socket::watched(client, endpoint) {
+async fn carry(core: &Core, client: Leg, joined: Joined, mut record: Box<Record>) {
+    let Joined { endpoint, preface, header, sent, counters, idle, may_leave, dial } = joined;
+    match watched(client, endpoint) {
         Ok((client, endpoint)) => {
             let finish = record;
             let connection = engine::Connection {
@@ -209,27 +243,39 @@ async fn carry(core: &Core, client: Socket, joined: Joined, mut record: Box<Reco
         }
         Err((client, endpoint)) => {
             // Fails only on a socket that is broken already, which the relay finds out. The client's is inherited.
-            let _ = socket::keep_alive(&endpoint);
-            let sides = (client, endpoint);
+            let _ = endpoint.socket().map(socket::keep_alive);
+            let shared = &*core.shared;
+            let wanted = || shared.wanted();
+            let drain = &shared.draining;
+            let leaving = may_leave.then_some(Leaving { wanted: &wanted, drain });
             let (up, down) = counters;
-            let terms = Terms { up, down, idle, stop: &core.cut };
+            let terms = Terms { up, down, idle, stop: &core.cut, leaving };
             // On the heap: a task must not keep the room for it where the engine carries.
-            let relay = Box::pin(relay(sides, preface, header, dial, terms));
+            let relay = Box::pin(relay((client, endpoint), (preface, header, sent), dial, terms));
             let (end, up, down) = relay.await;
             record.relayed(end, up, down);
         }
     }
 }
 
+/// Two sockets of the core's own set, or else what came.
+fn watched(client: Leg, endpoint: Leg) -> Result<(Watched, Watched), (Leg, Leg)> {
+    match (client, endpoint) {
+        (Leg::Plain(client), Leg::Plain(endpoint)) => Socket::watched(client, endpoint)
+            .map_err(|(client, endpoint)| (Leg::Plain(client), Leg::Plain(endpoint))),
+        (client, endpoint) => Err((client, endpoint)),
+    }
+}
+
 /// Copies to the end; how it ended, and the bytes up and down.
 async fn relay(
-    (mut client, mut endpoint): (Socket, Socket),
-    preface: Bytes,
-    header: usize,
+    (mut client, mut endpoint): (Leg, Leg),
+    (preface, header, sent): (Bytes, usize, usize),
     dial: Dial,
     terms: Terms<'_>,
 ) -> (End, u64, u64) {
     let mut relay = Relay::new(&mut client, &mut endpoint, preface, header, terms);
+    relay.has_sent(sent);
     let end = relay.until_answer().await;
     // The endpoint has answered: it is none of our own listeners, which would have sent the hello back to us.
     drop(dial);

@@ -252,6 +252,7 @@ impl Proxy {
     pub fn close_quiet_ones(&self, by: Instant) {
         // Set once: a later one is another drain of the same gateway, which there is not.
         let _ = self.shared.drained_by.set(by);
+        self.shared.draining.cancel();
     }
 
     /// Closes everything that still lives.

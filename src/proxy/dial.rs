@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
@@ -13,25 +14,50 @@ use crate::model::ending::Ending;
 use crate::reactor::Socket;
 use crate::routing::balance::Attempts;
 use crate::routing::endpoint::OpenConnection;
-use crate::routing::table::Route;
+use crate::routing::table::{Candidate, Route};
 use crate::socket::{self, Connect};
 
 use super::admission::Limit;
+use super::link::{Leg, near};
 use super::refuse::Refused;
 
 /// A connected endpoint.
 #[derive(Debug)]
 pub(super) struct Dialled {
-    pub(super) socket: Socket,
+    pub(super) leg: Leg,
+    /// The cluster that it is in; `None` for this one.
+    pub(super) cluster: Option<Arc<str>>,
     /// Counts as the endpoint's load until the connection ends.
     pub(super) load: OpenConnection,
 }
 
-/// Connects to one of a route's endpoints, the next one when one fails, each at most once. `attempts` counts them.
+/// Why one candidate was not it.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) refused: Refused,
+    pub(super) shown: Shown,
+    /// No other may be tried.
+    pub(super) last: bool,
+}
+
+/// What an attempt has shown of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// That it is well, whatever it said.
+    Answer,
+    /// That it is not.
+    Failure,
+    /// Nothing: it was this side's fault, or its time was too short.
+    Nothing,
+}
+
+/// Connects to one of a route's endpoints, the next one when one fails, each at most once. `attempts` counts them. What lies behind
+/// another cluster's gateway is reached on behalf of the caller.
 pub(super) async fn dial(
     route: &Route,
     side: Side,
     limits: &Limits,
+    caller: near::Caller<'_>,
     attempts: &mut u32,
 ) -> Result<Dialled, Refused> {
     let Some(_permit) = route.dial_permit() else {
@@ -39,42 +65,72 @@ pub(super) async fn dial(
     };
     let deadline = Instant::now() + limits.connect_total;
     let mut refused = Refused::new(Ending::NoHealthyEndpoint, "no endpoint can be tried");
-    for candidate in Attempts::new(route, side).filter(|candidate| candidate.via.is_none()) {
-        let now = Instant::now();
-        if now >= deadline {
+    for Candidate { endpoint, via, .. } in Attempts::new(route, side) {
+        if Instant::now() >= deadline {
             break;
         }
         *attempts += 1;
-        let endpoint = &candidate.endpoint;
-        let (address, load) = (endpoint.address, endpoint.connection());
-        let patience = deadline.min(now + limits.connect_timeout);
-        match timeout_at(patience, connect(address)).await {
-            Ok(Ok(socket)) => {
-                endpoint.connected();
-                return Ok(Dialled { socket, load });
+        let (address, load, alone) = (endpoint.address, endpoint.connection(), *attempts == 1);
+        let tried = match via {
+            None => plain(address, limits.connect_timeout, deadline, alone).await,
+            // On the heap: most callers' apps are no further than this.
+            Some(via) => Box::pin(near::reach(caller, via, address, deadline, alone)).await,
+        };
+        match &tried {
+            Ok(_) | Err(Failed { shown: Shown::Answer, .. }) => endpoint.connected(),
+            Err(Failed { shown: Shown::Failure, .. }) => endpoint.failed(),
+            Err(Failed { shown: Shown::Nothing, .. }) => {}
+        }
+        match tried {
+            Ok(leg) => {
+                let cluster = via.as_ref().map(|via| Arc::clone(&via.cluster));
+                return Ok(Dialled { leg, cluster, load });
             }
-            // The next one may still do: source ports run out for one destination at a time, and a host without IPv6 has none for
-            // the IPv6 addresses of a name.
-            Ok(Err(error)) if socket::is_own_shortage(&error) => {
-                refused = exhausted(address, &error);
-            }
-            Ok(Err(error)) => {
-                endpoint.failed();
-                refused = failed(address, &error.to_string());
-            }
-            Err(_elapsed) => {
-                // One that got only what the ones before it left has shown nothing.
-                if *attempts == 1 || patience < deadline {
-                    endpoint.failed();
-                }
-                refused = failed(address, "no answer in time");
-            }
+            Err(failed) if failed.last => return Err(failed.refused),
+            Err(failed) => refused = failed.refused,
         }
     }
     Err(refused)
 }
 
-async fn connect(address: SocketAddr) -> io::Result<Socket> {
+async fn plain(
+    address: SocketAddr,
+    patience: Duration,
+    deadline: Instant,
+    alone: bool,
+) -> Result<Leg, Failed> {
+    let patience = deadline.min(Instant::now() + patience);
+    match timeout_at(patience, connect(address)).await {
+        Ok(Ok(socket)) => Ok(Leg::Plain(socket)),
+        Ok(Err(error)) => Err(Failed::connect(address, &error)),
+        Err(_elapsed) => {
+            // One that got only what the ones before it left has shown nothing.
+            let shown = if alone || patience < deadline { Shown::Failure } else { Shown::Nothing };
+            let refused = failed(address, "no answer in time");
+            Err(Failed { refused, shown, last: false })
+        }
+    }
+}
+
+impl Failed {
+    /// No connection.
+    pub(super) fn connect(address: SocketAddr, error: &io::Error) -> Self {
+        // The next one may still do: source ports run out for one destination at a time, and a host without IPv6 has none for
+        // the IPv6 addresses of a name.
+        if socket::is_own_shortage(error) {
+            return Self { refused: exhausted(address, error), shown: Shown::Nothing, last: false };
+        }
+        let refused = failed(address, &error.to_string());
+        Self { refused, shown: Shown::Failure, last: false }
+    }
+
+    /// Nobody's fault but this connection's.
+    pub(super) fn at_once(refused: Refused) -> Self {
+        Self { refused, shown: Shown::Nothing, last: true }
+    }
+}
+
+pub(super) async fn connect(address: SocketAddr) -> io::Result<Socket> {
     let socket = match socket::connect(address)? {
         Connect::Begun(stream) => Socket::connecting(stream).await?,
         Connect::Done(stream) => Socket::from_std(stream)?,

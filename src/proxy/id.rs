@@ -50,6 +50,14 @@ impl ConnectionId {
         Self(counted << GATEWAY_BITS | u128::from(gateway))
     }
 
+    /// Reads what [`text`](Self::text) writes; `None` for any other text.
+    pub(super) fn parse(text: &[u8]) -> Option<Self> {
+        let text: &[u8; LENGTH] = text.try_into().ok()?;
+        let digit = |letter: &u8| DIGITS.iter().position(|digit| digit == letter);
+        let read = |number: u128, letter| Some(number << 5 | u128::try_from(digit(letter)?).ok()?);
+        text.iter().try_fold(0, read).map(Self)
+    }
+
     /// Its octets as text, which are also the PROXY protocol's unique id.
     pub(super) fn text(self) -> [u8; LENGTH] {
         let mut text = [0; LENGTH];
@@ -78,6 +86,14 @@ mod tests {
             ids.map(|(time, count, gateway)| ConnectionId::of(time, count, gateway).to_string());
         assert!(texts.is_sorted());
         assert_eq!(texts[0].len(), LENGTH);
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let id = ConnectionId::of(1_700_000_000_000, 7, 3);
+        assert_eq!(ConnectionId::parse(&id.text()), Some(id));
+        assert_eq!(ConnectionId::parse(b"01HF7YAT0001C00U"), None, "no such digit");
+        assert_eq!(ConnectionId::parse(&id.text()[1..]), None);
     }
 
     #[test]

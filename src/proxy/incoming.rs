@@ -15,6 +15,7 @@ use crate::reactor::Socket;
 
 use super::buffer;
 use super::hello::{Hello, HelloParser, Progress};
+use super::link::Leg;
 use super::refuse::Refused;
 
 /// The longest PROXY header that is accepted, and so as much as is read for one.
@@ -24,7 +25,7 @@ const LONGEST_HEADER: usize = proxy_protocol::MAX_V2;
 /// what is being read.
 #[derive(Debug)]
 pub(super) struct Incoming {
-    pub(super) socket: Socket,
+    pub(super) leg: Leg,
     pub(super) peer: SocketAddr,
     received: Vec<u8>,
     /// Whether any byte came at all.
@@ -33,7 +34,7 @@ pub(super) struct Incoming {
 
 impl Incoming {
     pub(super) fn new(socket: Socket, peer: SocketAddr) -> Self {
-        Self { socket, peer, received: Vec::new(), spoke: false }
+        Self { leg: Leg::Plain(socket), peer, received: Vec::new(), spoke: false }
     }
 
     /// Whether any byte came at all.
@@ -43,7 +44,21 @@ impl Incoming {
 
     /// The connection's own ends.
     pub(super) fn ends(&self) -> io::Result<Addresses> {
-        Ok(Addresses { source: self.peer, destination: self.socket.local_addr()? })
+        let socket = self.leg.socket().ok_or(io::ErrorKind::NotConnected)?;
+        Ok(Addresses { source: self.peer, destination: socket.local_addr()? })
+    }
+
+    /// The bytes behind a PROXY header so far.
+    pub(super) fn received(&self) -> &[u8] {
+        &self.received
+    }
+
+    /// Gives the socket and the bytes to a handshake. None: it has them already.
+    pub(super) fn lend(&mut self) -> Option<(Socket, Bytes)> {
+        match std::mem::replace(&mut self.leg, Leg::Lent) {
+            Leg::Plain(socket) => Some((socket, std::mem::take(&mut self.received).into())),
+            Leg::Link(_) | Leg::Lent => None,
+        }
     }
 
     /// Reads the PROXY header in front of everything else and takes it away. None: its sender speaks for itself.
@@ -75,21 +90,27 @@ impl Incoming {
         }
     }
 
-    /// The bytes behind a PROXY header, ours behind `header`, which goes in front of them.
-    pub(super) fn preface(&mut self, header: &[u8]) -> Bytes {
+    /// What the endpoint is to get first: the bytes behind a PROXY header, ours behind `header`, which goes in front of them. At the end
+    /// of a link it has got the bytes already; then only their number.
+    pub(super) fn preface(&mut self, header: &[u8], endpoint: &Leg) -> (Bytes, usize) {
         let mut received = std::mem::take(&mut self.received);
-        received.splice(..0, header.iter().copied());
-        received.into()
+        match endpoint {
+            Leg::Link(_) => (Bytes::new(), received.len()),
+            Leg::Plain(_) | Leg::Lent => {
+                received.splice(..0, header.iter().copied());
+                (received.into(), 0)
+            }
+        }
     }
 
     /// Waits for more bytes; holds at most `most` of them then.
     async fn more(&mut self, most: usize) -> Result<(), Refused> {
-        let Self { socket, received, .. } = self;
+        let Self { leg, received, .. } = self;
         let read = poll_fn(|context| {
             buffer::with(|buffer| {
                 let room = most.saturating_sub(received.len()).min(buffer.len());
                 let mut into = ReadBuf::new(buffer.get_mut(..room).unwrap_or_default());
-                ready!(Pin::new(&mut *socket).poll_read(context, &mut into))?;
+                ready!(Pin::new(&mut *leg).poll_read(context, &mut into))?;
                 append(received, into.filled(), most);
                 Poll::Ready(io::Result::Ok(into.filled().len()))
             })

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::Current;
 use crate::config::Settings;
 use crate::routing::live::Live;
 use crate::shutdown::Shutdown;
@@ -22,6 +23,7 @@ pub mod hello;
 mod id;
 mod incoming;
 mod inherited;
+mod link;
 mod listener;
 mod places;
 mod record;
@@ -43,6 +45,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Where refusals are kept for a while.
     pub refusals: Arc<Refusals>,
+    /// What links are opened and accepted with.
+    pub links: Arc<Current>,
     shutdown: Shutdown,
     ids: id::Ids,
     admission: admission::Admission,
@@ -56,6 +60,8 @@ pub struct Shared {
     given: AtomicBool,
     /// When a drain is to be over, once there is one.
     drained_by: OnceLock<Instant>,
+    /// Cancelled when there is one.
+    draining: CancellationToken,
 }
 
 impl Shared {
@@ -67,6 +73,7 @@ impl Shared {
             live,
             metrics,
             refusals,
+            links: Arc::default(),
             shutdown: Shutdown::new(),
             ids: id::Ids::new(),
             admission: admission::Admission::new(admission::Descriptors::new()),
@@ -76,6 +83,7 @@ impl Shared {
             opened,
             given: AtomicBool::new(false),
             drained_by: OnceLock::new(),
+            draining: CancellationToken::new(),
         }
     }
 

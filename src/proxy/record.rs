@@ -12,10 +12,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Level;
 
 use crate::config::{ConnectionLog, Settings};
+use crate::model::app::AppId;
 use crate::model::client::Client;
 use crate::model::ending::{Alert, Ending};
 use crate::model::name::CanonicalName;
 use crate::routing::endpoint::OpenConnection;
+use crate::telemetry::links::{Direction, OpenLink};
 use crate::telemetry::metrics::RouteMeters;
 use crate::telemetry::refusals::Refusal;
 
@@ -40,6 +42,10 @@ pub(super) struct Record {
     log: ConnectionLog,
     name: Option<Box<str>>,
     route: Option<(Arc<str>, RouteMeters)>,
+    /// The app of this cluster that it was taken for.
+    caller: Option<AppId>,
+    /// The cluster that it was put on a link to.
+    via: Option<Arc<str>>,
     attempts: u32,
     hello: Option<Duration>,
     connect: Option<Duration>,
@@ -54,6 +60,8 @@ pub(super) struct Held {
     pub(super) permit: Option<Permit>,
     /// Its share of the endpoint's load.
     pub(super) load: Option<OpenConnection>,
+    /// Its link.
+    pub(super) link: Option<OpenLink>,
     /// It is open.
     pub(super) open: Option<TaskTrackerToken>,
 }
@@ -90,6 +98,8 @@ impl Record {
             log: settings.log,
             name: None,
             route: None,
+            caller: None,
+            via: None,
             attempts: 0,
             hello: None,
             connect: None,
@@ -102,7 +112,17 @@ impl Record {
         self.id
     }
 
-    /// Who it is, as far as a PROXY header told.
+    /// The id that another gateway gave it: one connection has the same in both logs.
+    pub(super) fn adopt(&mut self, id: ConnectionId) {
+        self.id = id;
+    }
+
+    /// The app of this cluster that it was taken for.
+    pub(super) fn caller(&mut self, caller: Option<AppId>) {
+        self.caller = caller;
+    }
+
+    /// Who it is, as far as a PROXY header or a link told.
     pub(super) fn client(&mut self, client: Client) {
         self.client = client;
     }
@@ -140,6 +160,12 @@ impl Record {
         self.shared.metrics.connected(took);
         self.connect = Some(took);
         self.held.load = Some(load);
+    }
+
+    /// It goes over a link to this cluster.
+    pub(super) fn linked(&mut self, cluster: &Arc<str>) {
+        self.held.link = Some(self.shared.metrics.links.open(cluster, Direction::Out));
+        self.via = Some(Arc::clone(cluster));
     }
 
     /// It was refused. `spoke`: at least a byte came.
@@ -220,8 +246,11 @@ impl Record {
                     client = %self.client.source,
                     peer = (self.client.peer != self.client.source)
                         .then(|| tracing::field::display(self.client.peer)),
+                    cluster = self.client.link.as_ref().map(|link| &*link.cluster),
+                    caller = self.calling().map(tracing::field::display),
                     name = self.name.as_deref(),
                     route = self.route.as_ref().map(|(label, _)| &**label),
+                    via = self.via.as_deref(),
                     endpoint = self.held.load.as_ref().map(|load| tracing::field::display(load.endpoint().address)),
                     ending = outcome.ending.label(),
                     reason = outcome.reason.as_deref(),
@@ -244,6 +273,12 @@ impl Record {
             Level::INFO => line!(Level::INFO),
             Level::DEBUG | Level::TRACE => line!(Level::DEBUG),
         }
+    }
+
+    /// The app that calls: known by its address, or claimed by the cluster that the link is of.
+    fn calling(&self) -> Option<&AppId> {
+        let claimed = self.client.link.as_ref().and_then(|link| link.app.as_ref());
+        claimed.or(self.caller.as_ref())
     }
 
     fn is_wanted(&self, ending: Ending) -> bool {

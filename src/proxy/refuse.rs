@@ -1,13 +1,11 @@
 //! Refusing a connection so that the other side learns why.
 
 use std::borrow::Cow;
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::task::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use crate::model::ending::{Alert, Ending};
@@ -17,6 +15,7 @@ use crate::routing::table::Refusal;
 use super::admission::Limit;
 use super::buffer;
 use super::hello::HelloError;
+use super::link::{Leg, far};
 use super::places::Places;
 
 /// Most that is discarded of one: a hello's remainder with early data behind it (RFC 8446 §4.2.10 leaves the size to servers,
@@ -39,6 +38,8 @@ pub(super) struct Refused {
     pub(super) hint: Option<&'static str>,
     /// The limit that was reached.
     pub(super) limit: Option<Limit>,
+    /// The rule that decided, for another gateway; empty where none did.
+    pub(super) rule: Arc<str>,
 }
 
 impl Refused {
@@ -50,6 +51,7 @@ impl Refused {
             reason: reason.into(),
             hint: hint(ending),
             limit: None,
+            rule: Arc::default(),
         }
     }
 
@@ -84,14 +86,17 @@ impl Refused {
     /// A name that leads nowhere, or not for this client.
     pub(super) fn decision(refusal: &Refusal) -> Self {
         let refused = Self::new(refusal.ending(), refusal.why.to_string());
-        Self { alert: Some(refusal.alert()), ..refused }
+        let decided = refusal.label.as_ref().filter(|_| refusal.ending() == Ending::Denied);
+        let rule =
+            decided.map_or_else(String::new, |label| format!("the export of {label}")).into();
+        Self { alert: Some(refusal.alert()), rule, ..refused }
     }
 }
 
 /// Says why, in TLS where the client speaks it, and closes so that this arrives: a close with unread bytes would send a RST,
 /// which makes the client's kernel drop what it has not read yet.
 /// Of no more than `most` at a time it is waited for.
-pub(super) async fn close(mut socket: Socket, refused: &Refused, discarding: &Places, most: usize) {
+pub(super) async fn close(leg: Leg, refused: &Refused, discarding: &Places, most: usize) {
     // Nobody is there to be told, or the whole gateway goes.
     if refused.ending == Ending::ClientGone || refused.ending == Ending::Drained {
         return;
@@ -100,40 +105,35 @@ pub(super) async fn close(mut socket: Socket, refused: &Refused, discarding: &Pl
     let waits = refused.limit != Some(Limit::Descriptors) && most > 0;
     let place = if waits { discarding.take(most) } else { None };
     let goodbye = async {
-        if let Some(alert) = refused.alert {
-            socket.write_all(&alert_record(alert)).await?;
-        }
+        let Some(mut socket) = told(leg, refused).await? else { return Ok(()) };
         socket.shutdown().await?;
-        if place.is_some() { discard(&mut socket).await } else { discard_queued(&socket) }
+        if place.is_some() {
+            buffer::discard(&mut socket, DISCARD_BYTES).await
+        } else {
+            discard_queued(&socket)
+        }
     };
     let late = refused.ending == Ending::HelloTimeout;
     // A timeout or an error: it is closed all the same.
     let _ = timeout(if late { DISCARD_TIME_OF_LATE } else { DISCARD_TIME }, goodbye).await;
 }
 
+/// Tells the client what it can be told, in its own words, and gives its socket back.
+async fn told(leg: Leg, refused: &Refused) -> io::Result<Option<Socket>> {
+    match (leg, refused.alert) {
+        (Leg::Plain(mut socket), Some(alert)) => {
+            socket.write_all(&alert_record(alert)).await?;
+            Ok(Some(socket))
+        }
+        (Leg::Plain(socket), None) => Ok(Some(socket)),
+        (Leg::Link(stream), _) => Ok(Some(far::refuse(stream, refused).await)),
+        (Leg::Lent, _) => Ok(None),
+    }
+}
+
 /// A fatal alert (RFC 8446 §6) in a record whose version every TLS client takes before a version is agreed on (§5.1).
 fn alert_record(alert: Alert) -> [u8; 7] {
     [0x15, 0x03, 0x03, 0, 2, 2, alert as u8]
-}
-
-/// Reads until the end, or until it is enough.
-async fn discard(socket: &mut Socket) -> io::Result<()> {
-    let mut discarded = 0;
-    while discarded < DISCARD_BYTES {
-        let read = poll_fn(|context| {
-            buffer::with(|buffer| {
-                let mut into = ReadBuf::new(buffer);
-                ready!(Pin::new(&mut *socket).poll_read(context, &mut into))?;
-                std::task::Poll::Ready(io::Result::Ok(into.filled().len()))
-            })
-        })
-        .await?;
-        if read == 0 {
-            break;
-        }
-        discarded += read;
-    }
-    Ok(())
 }
 
 /// Takes away what has come by now: mostly that is the whole hello, and the close is as clean as one that was waited for.

@@ -10,6 +10,7 @@ use prometheus::{
 
 use crate::model::ending::Ending;
 
+use super::links::Links;
 use super::observed::Observed;
 use super::process::ProcessCollector;
 use super::series::{Series, Taken};
@@ -65,6 +66,10 @@ const DISCOVERY_AGE: About = About(
     "Since the source last said what it knows. Absent until it has spoken.",
 );
 const ENDPOINTS: About = About("strait_endpoints", "Endpoints by route and state.");
+const CERTIFICATE_EXPIRY: About = About(
+    "strait_certificate_expiry_timestamp_seconds",
+    "When the certificate that links are opened and accepted with expires, and the revocation list.",
+);
 const LINES_DROPPED: About = About(
     "strait_log_lines_dropped_total",
     "Log lines lost because whoever reads stderr was too slow.",
@@ -86,6 +91,8 @@ pub struct Metrics {
     table_changed: Gauge,
     config_rejected: IntCounter,
     watch: Mutex<Watch>,
+    /// What is counted of links.
+    pub links: Links,
 }
 
 /// What is asked for at each scrape, and where the answers go. One lock: two scrapes at once would mix their answers.
@@ -94,6 +101,7 @@ struct Watch {
     discovery_up: IntGaugeVec,
     discovery_age: GaugeVec,
     endpoints: IntGaugeVec,
+    certificate_expiry: GaugeVec,
     lines_dropped: IntCounter,
 }
 
@@ -127,6 +135,7 @@ impl Metrics {
             table_changed: add(of, valid(Gauge::with_opts(TABLE_CHANGED.opts()))),
             config_rejected: add(of, valid(IntCounter::with_opts(CONFIG_REJECTED.opts()))),
             watch: Mutex::new(Watch::new(of)),
+            links: Links::new(of),
             registry,
         }
     }
@@ -232,11 +241,13 @@ impl Watch {
         let up = valid(IntGaugeVec::new(DISCOVERY_UP.opts(), &["source"]));
         let age = valid(GaugeVec::new(DISCOVERY_AGE.opts(), &["source"]));
         let endpoints = valid(IntGaugeVec::new(ENDPOINTS.opts(), &["route", "state"]));
+        let expiry = valid(GaugeVec::new(CERTIFICATE_EXPIRY.opts(), &["role"]));
         Self {
             observer: None,
             discovery_up: add(registry, up),
             discovery_age: add(registry, age),
             endpoints: add(registry, endpoints),
+            certificate_expiry: add(registry, expiry),
             lines_dropped: add(registry, valid(IntCounter::with_opts(LINES_DROPPED.opts()))),
         }
     }
@@ -248,6 +259,7 @@ impl Watch {
         self.discovery_up.reset();
         self.discovery_age.reset();
         self.endpoints.reset();
+        self.certificate_expiry.reset();
         for (source, up, age) in told.sources() {
             self.discovery_up.with_label_values(&[source]).set(i64::from(up));
             if let Some(age) = age {
@@ -256,6 +268,10 @@ impl Watch {
         }
         for (route, state, count) in told.endpoints() {
             self.endpoints.with_label_values(&[route, state]).set(count);
+        }
+        for &(role, at) in &told.expiries {
+            let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.certificate_expiry.with_label_values(&[role]).set(at.as_secs_f64());
         }
         self.lines_dropped.reset();
         self.lines_dropped.inc_by(told.log_lines_dropped);

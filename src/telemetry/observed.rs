@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::series::OTHER;
 
@@ -11,6 +11,8 @@ use super::series::OTHER;
 pub struct Observed {
     /// Log lines lost so far.
     pub log_lines_dropped: u64,
+    /// When what links are opened and accepted with expires, by its role.
+    pub expiries: Vec<(&'static str, SystemTime)>,
     admitted: Arc<HashSet<Arc<str>>>,
     sources: BTreeMap<String, (bool, Option<Duration>)>,
     endpoints: HashMap<Arc<str>, [i64; EndpointState::ALL.len()]>,
@@ -47,6 +49,7 @@ impl Observed {
     pub(super) fn new(admitted: Arc<HashSet<Arc<str>>>) -> Self {
         Self {
             log_lines_dropped: 0,
+            expiries: Vec::new(),
             admitted,
             sources: BTreeMap::new(),
             endpoints: HashMap::new(),

@@ -149,6 +149,17 @@ impl Files {
 }
 
 impl Material {
+    /// Whether it says the same as another: a file that is written again with what it had changes nothing. A certificate has one key.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let anchors = |of: &Self| {
+            let all = [&of.anchors].into_iter().chain(of.bundles.values());
+            all.map(|anchors| anchors.roots.clone()).collect::<Vec<_>>()
+        };
+        self.identity.cert == other.identity.cert
+            && self.revoked == other.revoked
+            && anchors(self) == anchors(other)
+    }
+
     /// The trust anchors of a file, of `ca.crt` without one.
     pub fn bundle(&self, path: Option<&Path>) -> Option<&Arc<RootCertStore>> {
         match path {

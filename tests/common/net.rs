@@ -43,6 +43,26 @@ impl Net {
         Some(net)
     }
 
+    /// Joins it with another by a cable, each end with an address.
+    pub(crate) fn join(&self, other: &Self, here: &str, there: &str) {
+        self.ip(&[
+            "link",
+            "add",
+            "cable",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "cable",
+            "netns",
+            &other.name,
+        ]);
+        for (net, address) in [(self, here), (other, there)] {
+            net.ip(&["address", "add", address, "dev", "cable"]);
+            net.ip(&["link", "set", "cable", "up"]);
+        }
+    }
+
     /// Runs something in it, on a thread of its own: sockets and processes that it makes belong to this network.
     pub(crate) fn run<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {

@@ -76,10 +76,10 @@ impl Admission {
     pub(super) fn enter(
         &self,
         listener: &Places,
-        socket: &impl AsFd,
+        socket: Option<&impl AsFd>,
         limits: &Limits,
     ) -> Result<Entry, Refused> {
-        if self.descriptors.are_scarce(socket) {
+        if socket.is_none_or(|socket| self.descriptors.are_scarce(socket)) {
             return Err(Refused::over(Limit::Descriptors));
         }
         let take =

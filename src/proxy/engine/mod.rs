@@ -20,7 +20,7 @@ use super::relay::{Broken, End};
 
 mod flow;
 mod pipes;
-mod quiet;
+pub(super) mod quiet;
 #[cfg(test)]
 mod tests;
 

@@ -19,12 +19,11 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, Shutdown};
+use rustix::net::Shutdown;
 
-use crate::reactor::{Token, Turn, Watched};
+use crate::reactor::{Token, Turn};
 
-use super::super::relay::Broken;
+use super::super::relay::{Broken, has_something};
 use super::{End, Engine, Pair};
 
 /// Octets in one direction that are no call. A ping and its acknowledgement are frames of 17 octets each (RFC 9113 §6.7), in TLS
@@ -41,12 +40,12 @@ const CALLS_WORTH: u64 = 80;
 const ANSWERS_WORTH: u64 = 128;
 
 /// From one look at the counters to the next while connections are to be closed. What is quiet is known as exactly.
-pub(super) const LOOK: Duration = Duration::from_millis(250);
+pub(in crate::proxy) const LOOK: Duration = Duration::from_millis(250);
 /// Looks without a call until a connection is quiet: a second.
 const QUIET_LOOKS: u32 = 4;
 /// Looks until a connection that has got its FINs is closed in any case. The answer to a FIN takes a round trip; the goodbye of
 /// refused connections is given as much.
-const LAST_LOOKS: u32 = 4;
+pub(in crate::proxy) const LAST_LOOKS: u32 = 4;
 
 /// A herd that grew old together is closed over this part of `maxAge`, and the ages at which connections are closed are spread as far:
 /// gRPC's servers, too, take from 90 % to 110 % (gRFC A9).
@@ -63,7 +62,7 @@ pub(in crate::proxy) struct Wanted {
 
 /// What is remembered of a pair between two looks.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+pub(in crate::proxy) struct Watch {
     /// Counters at the last look at which both sides had moved the same.
     up: u64,
     down: u64,
@@ -87,7 +86,7 @@ impl Wanted {
 }
 
 impl Watch {
-    pub(super) fn new(look: u32) -> Self {
+    pub(in crate::proxy) fn new(look: u32) -> Self {
         Self { since: look, asked: true, ..Self::default() }
     }
 
@@ -95,7 +94,7 @@ impl Watch {
     ///
     /// Between two looks an answer and the next call may both have moved, and counters do not tell in which order. A turn that moved
     /// both leaves a call open: its answer, if it was that, ends the next one.
-    pub(super) fn moved(&mut self, up: u64, down: u64) {
+    pub(in crate::proxy) fn moved(&mut self, up: u64, down: u64) {
         self.sent = self.sent.saturating_add(up);
         if up > 0 && self.sent > CALLS_WORTH {
             self.asked = true;
@@ -105,7 +104,7 @@ impl Watch {
     }
 
     /// Looks at the counters.
-    pub(super) fn note(&mut self, up: u64, down: u64, look: u32) {
+    pub(in crate::proxy) fn note(&mut self, up: u64, down: u64, look: u32) {
         let (came_up, came_down) = (up.saturating_sub(self.up), down.saturating_sub(self.down));
         if came_up > PINGS_WORTH || came_down > PINGS_WORTH {
             *self = Self { up, down, since: look, balanced: true, ..*self };
@@ -119,7 +118,8 @@ impl Watch {
         }
     }
 
-    fn is_quiet(&self, look: u32) -> bool {
+    /// Whether it carries no call, as far as its counters tell.
+    pub(in crate::proxy) fn is_quiet(&self, look: u32) -> bool {
         let long_enough = look.wrapping_sub(self.since) >= QUIET_LOOKS;
         !self.asked && self.balanced && long_enough && self.leaving.is_none()
     }
@@ -148,7 +148,7 @@ impl Engine {
             let limit = wanted.max_age.as_secs_f64();
             let now = self.now;
             let is_old = |token, pair: &Pair| {
-                f64::from(now.saturating_sub(pair.born)) > limit * (1.0 + jitter(token))
+                f64::from(now.saturating_sub(pair.born)) > limit * aged(share(token))
             };
             due.extend(self.choose(look, rounds(wanted.max_age.mul_f64(AGE_SPREAD)), is_old));
         }
@@ -212,22 +212,20 @@ impl Pair {
     }
 }
 
-/// Whether a read would bring a byte, an end or an error.
-fn has_something(side: &Watched) -> bool {
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    !matches!(rustix::net::recv(side, &mut [0], flags), Err(Errno::AGAIN))
-}
-
 /// Looks in a time, at least one.
 fn rounds(time: Duration) -> u32 {
     u32::try_from(time.as_millis() / LOOK.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
-/// A share of the age, by which a pair is closed earlier or later; no two neighbours have the same.
-fn jitter(token: Token) -> f64 {
+/// From 0 to 1; no two neighbours have the same.
+pub(in crate::proxy) fn share(token: Token) -> f64 {
     // Multiplicative hashing (Knuth, The Art of Computer Programming 3, §6.4) with the golden ratio's share of 2^32.
-    let spread = f64::from(token.wrapping_mul(0x9E37_79B9)) / f64::from(u32::MAX);
-    AGE_SPREAD * (spread - 0.5)
+    f64::from(token.wrapping_mul(0x9E37_79B9)) / f64::from(u32::MAX)
+}
+
+/// The part of the limit at which a connection with this share is old: about all of it.
+pub(in crate::proxy) fn aged(share: f64) -> f64 {
+    1.0 + AGE_SPREAD * (share - 0.5)
 }
 
 #[cfg(test)]
@@ -306,7 +304,7 @@ mod tests {
 
     #[test]
     fn ages_are_spread_around_the_limit() {
-        let shares: Vec<_> = (0..1000).map(jitter).collect();
+        let shares: Vec<_> = (0..1000).map(|token| aged(share(token)) - 1.0).collect();
         assert!(shares.iter().all(|share| share.abs() <= AGE_SPREAD / 2.0));
         let below = shares.iter().filter(|share| **share < 0.0).count();
         assert!((450..550).contains(&below), "{below}");

@@ -11,13 +11,13 @@
 //! minor byte, ciphers, and the bodies of all extensions but the server name (so ECH's outer name is the name). What
 //! follows the hello is not looked at either.
 
-mod alpn;
 mod error;
+mod extensions;
 mod judge;
 mod message;
 
-pub use alpn::offers_only;
 pub use error::{Field, HelloError, Spoken};
+pub use extensions::{is_hello_alone, offers_only};
 
 use crate::model::name::{CanonicalName, NameBuilder};
 

@@ -1,4 +1,5 @@
-//! The protocols that a hello offers (ALPN, RFC 7301 §3.1). Asked of few hellos, so apart from the machine that reads all of them.
+//! What only some hellos are asked for, so apart from the machine that reads all of them: protocols (ALPN, RFC 7301 §3.1) and early
+//! data.
 
 use std::borrow::Cow;
 
@@ -6,15 +7,27 @@ use super::{MESSAGE_HEADER, RANDOM, RECORD_HEADER};
 
 /// `application_layer_protocol_negotiation` (RFC 7301 §6).
 const ALPN: u16 = 16;
+/// `early_data` (RFC 8446 §4.2.10).
+const EARLY_DATA: u16 = 42;
 
 /// Whether a hello offers exactly this one protocol. `received` begins with a hello that
 /// [`HelloParser`](super::HelloParser) has found to be whole.
 pub fn offers_only(received: &[u8], protocol: &[u8]) -> bool {
-    extension(&message(received), ALPN).is_some_and(|list| is_only(list, protocol))
+    let (message, _) = message(received);
+    extension(&message, ALPN).is_some_and(|list| is_only(list, protocol))
 }
 
-/// The hello without the headers of its records.
-fn message(received: &[u8]) -> Cow<'_, [u8]> {
+/// Whether nothing follows a hello, nor will before the endpoint has answered: no early data. `received` begins with a hello that
+/// [`HelloParser`](super::HelloParser) has found to be whole.
+pub fn is_hello_alone(received: &[u8]) -> bool {
+    let (message, rest) = message(received);
+    rest.is_empty()
+        && length_of(&message) == Some(message.len())
+        && extension(&message, EARLY_DATA).is_none()
+}
+
+/// The hello without the headers of its records, and what follows the last of them.
+fn message(received: &[u8]) -> (Cow<'_, [u8]>, &[u8]) {
     let mut whole = Cow::Borrowed(&[][..]);
     let mut rest = received;
     while let Some((&[_, _, _, high, low], behind)) = rest.split_first_chunk::<RECORD_HEADER>() {
@@ -25,12 +38,12 @@ fn message(received: &[u8]) -> Cow<'_, [u8]> {
         } else {
             whole.to_mut().extend_from_slice(record);
         }
+        rest = after;
         if length_of(&whole).is_some_and(|length| whole.len() >= length) {
             break;
         }
-        rest = after;
     }
-    whole
+    (whole, rest)
 }
 
 /// Octets of the message with its header, once that is there.
@@ -119,13 +132,38 @@ mod tests {
         ] {
             for fragment in [None, Some(64)] {
                 let mut bytes = hello(protocols, fragment);
+                assert!(is_hello_alone(&bytes));
                 assert_eq!(offers_only(&bytes, b"strait/1"), only, "{protocols:?} {fragment:?}");
                 bytes.extend(b"\x14\x03\x03\0\x01\x01");
                 assert_eq!(offers_only(&bytes, b"strait/1"), only, "with more behind it");
+                assert!(!is_hello_alone(&bytes));
                 for end in 0..bytes.len() - 7 {
                     assert!(!offers_only(&bytes[..end], b"strait/1"), "not whole: {end}");
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_hello_that_announces_early_data_is_not_alone() {
+        let mut bytes = hello(&[], None);
+        let length =
+            |bytes: &[u8], at: usize| usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+        // Records, message and extensions, each with its length, grow by an empty extension.
+        let session = RECORD_HEADER + MESSAGE_HEADER + 2 + RANDOM;
+        let ciphers = session + 1 + usize::from(bytes[session]);
+        let compression = ciphers + 2 + length(&bytes, ciphers);
+        let extensions = compression + 1 + usize::from(bytes[compression]);
+        for at in [3, RECORD_HEADER + 2, extensions] {
+            let longer = u16::try_from(length(&bytes, at) + 4).unwrap();
+            bytes[at..at + 2].copy_from_slice(&longer.to_be_bytes());
+        }
+        assert!(!is_hello_alone(&bytes), "not whole");
+        bytes.extend([0, 42, 0, 0]);
+        assert!(!is_hello_alone(&bytes));
+        bytes[extensions + 2..].rotate_right(4);
+        assert!(!is_hello_alone(&bytes));
+        bytes[extensions + 3] = 43;
+        assert!(is_hello_alone(&bytes));
     }
 }

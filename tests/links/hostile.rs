@@ -1,0 +1,93 @@
+//! Whoever has a good certificate and says something else than a link should.
+
+use std::io::{Read, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::certificates::Ca;
+use super::common::gateway::Gateway;
+use super::common::{measured, wait_until};
+use super::refusals::{Handmade, handmade};
+use super::{Apps, EXPORT};
+
+/// The beginning of every preamble.
+const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11";
+
+struct East {
+    ca: Ca,
+    _folder: tempfile::TempDir,
+    apps: Apps,
+    gateway: Gateway,
+}
+
+impl East {
+    fn start() -> Self {
+        let (ca, folder, apps) = (Ca::new("links"), tempfile::tempdir().unwrap(), Apps::start());
+        ca.fill(folder.path(), &ca.gateway("east"));
+        let limits = format!("{EXPORT}limits: {{ helloTimeout: 2s }}\n");
+        let config = super::east(folder.path(), apps.orders.address, &limits);
+        Self { ca, _folder: folder, apps, gateway: Gateway::with_config(&config) }
+    }
+
+    fn link(&self, first: &[u8]) -> Handmade {
+        handmade(self.gateway.ingress(), Some(&self.ca.gateway("west")), first).unwrap()
+    }
+
+    fn refused(&self, reason: &str) -> u64 {
+        let labels = ["direction=\"in\"", &*format!("reason=\"{reason}\"")];
+        self.gateway.metric("strait_links_refused_total", &labels)
+    }
+}
+
+#[test]
+fn what_is_no_preamble_is_refused_at_once_and_counted() {
+    let east = East::start();
+    let long = [SIGNATURE, b"\xff\xff"].concat();
+    let local = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\0\0";
+    let bare = [SIGNATURE, &[0, 12], &[0; 12]].concat();
+    let cases: [&[u8]; 5] = [b"GET / HTTP/1.1\r\n\r\n", b"PROXY TCP4", &long, local, &bare];
+    for (number, first) in (1..).zip(cases) {
+        let mut reply = Vec::new();
+        east.link(first).read_to_end(&mut reply).unwrap();
+        // Magic, version, refused, length; bad_preamble, no other cluster, no rule.
+        assert_eq!(reply, b"STRAIT\x01\x01\0\x03\x07\0\0", "{first:?}");
+        wait_until("it is counted", || east.refused("preamble") == number);
+    }
+    assert_eq!(east.apps.orders.accepted(), 0);
+}
+
+#[test]
+fn a_preamble_that_never_ends_or_begins_is_given_up_in_time() {
+    let east = East::start();
+    let began = Instant::now();
+    let mut drips = east.link(SIGNATURE);
+    let dripping = thread::spawn(move || {
+        // A byte at a time of a preamble of 4,000.
+        let _ = drips.write_all(b"\x0f\xa0").and_then(|()| drips.flush());
+        while drips.write_all(&[0]).and_then(|()| drips.flush()).is_ok() {
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let silent = east.link(b"");
+    wait_until("both are counted", || east.refused("late") == 2);
+    let took = began.elapsed();
+    measured(&format!("preambles without end are given up after {took:?}"));
+    assert!(took >= Duration::from_secs(2), "{took:?}");
+    dripping.join().unwrap();
+    drop(silent);
+    let record = east.gateway.record("hello_timeout");
+    assert!(record["reason"].as_str().unwrap().contains("preamble"), "{record}");
+    wait_until("nothing stays open", || east.gateway.status()["connections"]["open"] == 0);
+}
+
+#[test]
+fn a_link_that_ends_in_its_preamble_is_a_client_that_went() {
+    let east = East::start();
+    let mut link = east.link(SIGNATURE);
+    link.conn.send_close_notify();
+    link.flush().unwrap();
+    east.gateway.record("client_gone");
+    drop(link);
+    // Nobody else has noticed.
+    wait_until("nothing stays open", || east.gateway.status()["connections"]["open"] == 0);
+}

@@ -1,0 +1,206 @@
+//! Certificates, authorities, revocation lists and clusters that change while calls cross.
+
+use std::fs::{self, Permissions};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use rustls::ClientConfig;
+use tempfile::TempDir;
+
+use super::certificates::{Ca, Wanted, write};
+use super::common::app::{Connection, connect, reply};
+use super::common::gateway::{BASE, Gateway};
+use super::common::process::strait;
+use super::common::{measured, noise, wait_until};
+use super::{Apps, EXPORT, IMPORT, ORDERS};
+
+/// What a gateway says when its files have come into force.
+const CHANGED: &str = "links: certificates, anchors or lists have changed";
+
+/// Two gateways with certificates that the test has made.
+struct Pair {
+    folders: TempDir,
+    apps: Apps,
+    east: Gateway,
+    west: Gateway,
+}
+
+impl Pair {
+    fn start(ca: &Ca) -> Self {
+        let (folders, apps) = (tempfile::tempdir().unwrap(), Apps::start());
+        let of = |cluster: &str| folders.path().join(cluster);
+        for cluster in ["west", "east"] {
+            ca.fill(&of(cluster), &ca.gateway(cluster));
+        }
+        let east = Gateway::with_config(&super::east(&of("east"), apps.orders.address, EXPORT));
+        let west = Gateway::with_config(&super::west(&of("west"), east.ingress(), IMPORT));
+        Self { folders, apps, east, west }
+    }
+
+    fn folder(&self, cluster: &str) -> PathBuf {
+        self.folders.path().join(cluster)
+    }
+
+    fn gateways(&self) -> [(&'static str, &Gateway); 2] {
+        [("west", &self.west), ("east", &self.east)]
+    }
+
+    /// Changes both gateways' files, one after the other, and waits until that is in force.
+    fn change(&self, change: impl Fn(&str, PathBuf)) {
+        for (cluster, gateway) in self.gateways() {
+            let changes = || gateway.lines().iter().filter(|line| line.contains(CHANGED)).count();
+            let before = changes();
+            change(cluster, self.folder(cluster));
+            wait_until("the change is in force", || changes() > before);
+        }
+    }
+}
+
+/// Calls without rest: those on connections of their own, and those on one that lives on.
+struct Load {
+    stop: Arc<AtomicBool>,
+    calls: Arc<AtomicUsize>,
+    callers: Vec<thread::JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(gateway: SocketAddr, tls: &Arc<ClientConfig>) -> Self {
+        let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let caller = |number: u64| {
+            let (stop, calls, tls) = (Arc::clone(&stop), Arc::clone(&calls), Arc::clone(tls));
+            thread::spawn(move || {
+                let mut pooled = connect(gateway, ORDERS, &tls).unwrap();
+                let ask = |connection: &mut Connection| {
+                    let sent = noise(number, 3000);
+                    assert!(connection.ask(&sent).unwrap() == reply("orders", &sent));
+                    calls.fetch_add(1, Ordering::Relaxed);
+                };
+                while !stop.load(Ordering::Acquire) {
+                    ask(&mut pooled);
+                    ask(&mut connect(gateway, ORDERS, &tls).unwrap());
+                }
+            })
+        };
+        let callers = (0..4).map(caller).collect();
+        Self { stop, calls, callers }
+    }
+
+    /// Waits until calls have crossed that began after this.
+    fn goes_on(&self) {
+        let before = self.calls.load(Ordering::Relaxed);
+        wait_until("calls cross", || self.calls.load(Ordering::Relaxed) > before + 20);
+    }
+
+    /// How many calls there were, of which none has failed.
+    fn finish(self) -> usize {
+        self.stop.store(true, Ordering::Release);
+        self.callers.into_iter().for_each(|caller| caller.join().unwrap());
+        self.calls.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn everything_that_proves_who_is_who_rotates_and_no_call_fails() {
+    let (old, new) = (Ca::new("old"), Ca::new("new"));
+    let pair = Pair::start(&old);
+    let load = Load::start(pair.west.ingress(), &pair.apps.tls);
+    load.goes_on();
+    // Certificates; then the authority: both, certificates of the new one, that alone; then lists.
+    pair.change(|cluster, folder| old.gateway(cluster).write(&folder));
+    load.goes_on();
+    let both = [old.pem(), new.pem()].concat();
+    pair.change(|_, folder| write(&folder, "ca.crt", &both));
+    load.goes_on();
+    pair.change(|cluster, folder| new.gateway(cluster).write(&folder));
+    load.goes_on();
+    pair.change(|_, folder| write(&folder, "ca.crt", &new.pem()));
+    load.goes_on();
+    pair.change(|_, folder| write(&folder, "crl.pem", &new.revoke(&[77], 30)));
+    load.goes_on();
+    pair.change(|_, folder| write(&folder, "crl.pem", &new.revoke(&[77, 78], -1)));
+    load.goes_on();
+    measured(&format!("{} calls crossed twelve changes, 0 errors", load.finish()));
+    for (_, gateway) in pair.gateways() {
+        assert_eq!(gateway.metric("strait_links_refused_total", &[]), 0);
+        gateway.wait_for_words("it has expired");
+    }
+}
+
+#[test]
+fn who_is_revoked_gets_no_further_link_and_keeps_what_is_open() {
+    let ca = Ca::new("links");
+    let pair = Pair::start(&ca);
+    let uri = "spiffe://example.org/cluster/west";
+    let revoked = ca.issue(&Wanted { uris: &[uri], serial: 77, ..Wanted::default() });
+    pair.change(|cluster, folder| match cluster {
+        "west" => revoked.write(&folder),
+        _ => ca.gateway(cluster).write(&folder),
+    });
+    let mut open = connect(pair.west.ingress(), ORDERS, &pair.apps.tls).unwrap();
+    // Sessions that could be resumed are there now.
+    assert_eq!(pair.apps.call(&pair.west).unwrap(), "orders");
+    write(&pair.folder("east"), "crl.pem", &ca.revoke(&[77], 30));
+    wait_until("the link is refused", || pair.apps.call(&pair.west).is_err());
+    pair.west.record("link_refused");
+    assert_eq!(pair.east.record("link_refused")["reason"], "the certificate is revoked");
+    assert_eq!(open.who().unwrap(), "orders");
+    // What goes bad, or goes, lifts nothing.
+    fs::remove_file(pair.folder("east").join("crl.pem")).unwrap();
+    pair.east.wait_for_words("stays revoked");
+    pair.apps.call(&pair.west).unwrap_err();
+    ca.gateway("west").write(&pair.folder("west"));
+    wait_until("another certificate does", || pair.apps.call(&pair.west).is_ok());
+}
+
+#[test]
+fn clusters_are_joined_and_parted_without_a_restart() {
+    let ca = Ca::new("links");
+    let pair = Pair::start(&ca);
+    let joined = super::west(&pair.folder("west"), pair.east.ingress(), IMPORT);
+    assert_eq!(pair.apps.call(&pair.west).unwrap(), "orders");
+    pair.west.rewrite_all(BASE);
+    wait_until("they are parted", || pair.apps.call(&pair.west).is_err());
+    pair.west.rewrite_all(&joined);
+    wait_until("they are joined", || pair.apps.call(&pair.west).is_ok());
+    // Certificates that are not there leave the last good configuration in force.
+    let nowhere = joined.replace("/west,", "/nowhere,");
+    assert_ne!(nowhere, joined);
+    pair.west.rewrite_all(&nowhere);
+    pair.west.wait_for_words("tls.crt");
+    assert_eq!(pair.apps.call(&pair.west).unwrap(), "orders");
+}
+
+#[test]
+fn check_reads_the_files_as_run_does() {
+    let (ca, folder) = (Ca::new("links"), tempfile::tempdir().unwrap());
+    let tls = folder.path().join("tls");
+    ca.fill(&tls, &ca.gateway("west"));
+    let text = super::west(&tls, "192.0.2.1:8443".parse().unwrap(), IMPORT);
+    fs::write(folder.path().join("strait.yaml"), text.replace("{folder}", "/tmp")).unwrap();
+    let check = || {
+        let done = strait(&["check", "strait.yaml"], folder.path());
+        (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    assert_eq!(check(), (Some(0), String::new()));
+    fs::set_permissions(tls.join("tls.key"), Permissions::from_mode(0o644)).unwrap();
+    let (code, told) = check();
+    assert!(
+        code == Some(1) && told.contains("others on this host can read the private key"),
+        "{told}"
+    );
+    ca.gateway("east").write(&tls);
+    let (code, told) = check();
+    assert!(
+        code == Some(1)
+            && told.contains("the certificate is for spiffe://example.org/cluster/east"),
+        "{told}"
+    );
+    let uri = "spiffe://example.org/cluster/west";
+    ca.issue(&Wanted { uris: &[uri], days: (-1, 13), ..Wanted::default() }).write(&tls);
+    let (code, told) = check();
+    assert!(code == Some(0) && told.contains("it expires within 14 days"), "{told}");
+}
