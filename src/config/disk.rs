@@ -1,12 +1,14 @@
 //! Which files are the configuration, and what stands in them.
 
 use std::fs::{File, OpenOptions};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+
+use crate::model::folding::Folding;
 
 use super::stamps::Stamps;
 
@@ -126,7 +128,7 @@ fn open_at_once(path: &Path) -> io::Result<File> {
 
 /// Folds files' names and contents, or why they cannot be read, into one number: equal numbers mean that nothing has changed.
 #[derive(Debug, Default)]
-pub(super) struct Fingerprint(DefaultHasher);
+pub(super) struct Fingerprint(Folding);
 
 impl Fingerprint {
     pub(super) fn add(&mut self, path: &Path, content: &Content) {

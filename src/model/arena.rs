@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use super::folding::Folded;
 use super::name::MAX_NAME;
 
 /// Bytes in front of each label: what [`Head`] holds.
@@ -168,14 +169,14 @@ impl Head {
 pub struct Writer {
     arena: Arena,
     /// Where each parent stands.
-    known: HashMap<Box<[u8]>, u32>,
+    known: HashMap<Box<[u8]>, u32, Folded>,
 }
 
 impl Writer {
     /// Expects names whose text takes about so many bytes.
     pub fn with_room(bytes: usize) -> Self {
         let arena = Arena { entries: roomy(bytes), ..Arena::default() };
-        Self { arena, known: HashMap::new() }
+        Self { arena, known: HashMap::default() }
     }
 
     /// Adds a canonical name and gives its place.
@@ -214,7 +215,7 @@ impl Writer {
 
     /// Gives back what only makes a further name cheaper: a parent that comes again would then be kept twice.
     pub fn forget_known(&mut self) {
-        self.known = HashMap::new();
+        self.known = HashMap::default();
         self.arena.entries.shrink_to_fit();
         self.arena.parents.shrink_to_fit();
     }

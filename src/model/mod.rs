@@ -5,6 +5,7 @@ pub mod arena;
 pub mod client;
 pub mod cluster;
 pub mod ending;
+pub mod folding;
 pub mod name;
 pub mod routes_file;
 pub mod snapshot;

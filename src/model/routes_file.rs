@@ -12,6 +12,7 @@ use std::sync::Arc;
 use memchr::{memchr, memchr_iter, memchr2};
 
 use super::arena::{Arena, Full, Writer};
+use super::folding::Folded;
 use super::name::{CanonicalName, NameError};
 use super::snapshot::{EndpointAt, EndpointError, Origin};
 
@@ -89,7 +90,7 @@ pub struct RoutesFileWriter {
     ends: Vec<u32>,
     stretches: Vec<Stretch>,
     /// The number of each list by its text.
-    lists: HashMap<Box<str>, u32>,
+    lists: HashMap<Box<str>, u32, Folded>,
     /// What the next line would have in front of its name, were it one more of the last stretch.
     next: Option<(u32, u32)>,
 }
@@ -104,7 +105,7 @@ impl RoutesFileWriter {
             endpoints: Vec::new(),
             ends: Vec::new(),
             stretches: Vec::new(),
-            lists: HashMap::new(),
+            lists: HashMap::default(),
             next: None,
         }
     }

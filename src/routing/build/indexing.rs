@@ -82,7 +82,8 @@ impl<'a> Indexer<'a> {
         let mut ahead = Vec::with_capacity(AHEAD);
         loop {
             let some = entries.by_ref().take(AHEAD);
-            ahead.extend(some.map(|(at, entry)| (at, entry, self.names.ahead(&entry))));
+            ahead.extend(some.map(|(at, entry)| (at, entry, self.names.hash(&entry))));
+            self.names.fetch(ahead.iter().map(|&(_, _, hash)| hash));
             if ahead.is_empty() || self.errors.len() >= MAX_ERRORS {
                 return;
             }
