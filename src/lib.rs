@@ -21,6 +21,7 @@ pub mod reactor;
 pub mod routing;
 pub mod shutdown;
 pub mod socket;
+pub mod state;
 pub mod telemetry;
 pub mod tls;
 pub mod watch;

@@ -80,6 +80,7 @@ fn every_commented_example_loads_with_its_files_beside_it() {
     let loaded = config::load(&path).unwrap_or_else(|problems| panic!("{}", shown(&problems)));
     let [open] = &*loaded.warnings else { panic!("{}", shown(&loaded.warnings)) };
     assert!(open.message.contains("every route of this file is open"), "{open}");
+    assert_eq!(loaded.config.state_dir, Some("/var/lib/strait".into()));
     let links = loaded.config.links.unwrap();
     assert_eq!(links.directory, folder.path().join("tls"));
     assert_eq!(&*links.peers[0].trust_domain, "east.example");
@@ -100,6 +101,18 @@ fn the_schema_is_that_of_the_types() {
     }
     let written = fs::read_to_string(&path).unwrap();
     assert!(written == schema(), "run UPDATE_SCHEMA=1 cargo test --test config");
+}
+
+#[test]
+fn the_state_directory_counts_from_its_file_and_is_named() {
+    let state_dir = |text: &str| good(&west(text)).config.state_dir;
+    assert_eq!(state_dir(""), None);
+    assert_eq!(state_dir("stateDir: /var/lib/strait"), Some("/var/lib/strait".into()));
+    assert_eq!(state_dir("stateDir: state"), Some("state".into()));
+    let beside =
+        config::parse_text(Path::new("etc/strait.yaml"), b"cluster: west\nstateDir: state");
+    assert_eq!(beside.unwrap().config.state_dir, Some("etc/state".into()));
+    assert_eq!(messages(&west("stateDir: ''")), ["2: stateDir: the path is empty"]);
 }
 
 fn keys(schema: &Value, found: &mut BTreeSet<String>) {

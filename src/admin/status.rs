@@ -138,8 +138,11 @@ pub struct SourceStatus {
     pub name: String,
     /// Whether its last attempt succeeded.
     pub up: bool,
-    /// Since it last said what it knows; absent until then.
+    /// Since what it knows was last known to be true; absent until it has said anything.
     pub age_seconds: Option<f64>,
+    /// Whether some of that is only remembered from before the restart.
+    #[serde(default)]
+    pub stale: bool,
     /// What went wrong in the last attempt.
     pub last_error: Option<String>,
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
 
 use crate::admin::Answers;
 use crate::admin::status::{
@@ -38,7 +37,7 @@ impl Parts {
     /// The state of sources and endpoints, at a scrape.
     pub(super) fn observe(&self, observed: &mut Observed) {
         for source in self.sources.sources() {
-            observed.source(&source.name, source.up, age(&source));
+            observed.source(&source.name, source.up, source.age());
         }
         observed.expiries = self.expiries.all();
         for route in self.live.load().table.routes() {
@@ -209,7 +208,8 @@ fn source_status(source: &discovery::SourceStatus) -> SourceStatus {
     SourceStatus {
         name: source.name.to_string(),
         up: source.up,
-        age_seconds: age(source).map(|age| age.as_secs_f64()),
+        age_seconds: source.age().map(|age| age.as_secs_f64()),
+        stale: source.remembered.is_some(),
         last_error: source.last_error.clone(),
     }
 }
@@ -222,10 +222,6 @@ fn refusal_status(refusal: Refusal) -> RefusalStatus {
         ending: refusal.ending.label().to_owned(),
         hint: refusal.hint.map(str::to_owned),
     }
-}
-
-fn age(source: &discovery::SourceStatus) -> Option<Duration> {
-    source.last_ok.map(|at| at.elapsed())
 }
 
 fn state(health: Health) -> EndpointState {

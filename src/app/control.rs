@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::SystemTime;
 
@@ -39,7 +40,31 @@ pub(super) struct Control {
     parts: Arc<Parts>,
     surroundings: Surroundings,
     linking: Linking,
-    dns: watch::Sender<dns::Settings>,
+    settings: SourceSettings,
+}
+
+/// What the sources follow of the configuration in force.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SourceSettings {
+    pub(super) dns: watch::Sender<dns::Settings>,
+    /// Where what they say is kept.
+    pub(super) state_dir: watch::Sender<Option<PathBuf>>,
+}
+
+impl SourceSettings {
+    fn follow(&self, config: &Config) {
+        let resolver = &config.resolver;
+        let dns = dns::Settings {
+            servers: resolver.servers.clone(),
+            allow_local: resolver.allow_local_addresses,
+        };
+        self.dns.send_if_modified(|asked| {
+            let differs = *asked != dns;
+            *asked = dns;
+            differs
+        });
+        self.state_dir.send_replace(config.state_dir.clone());
+    }
 }
 
 impl Control {
@@ -47,9 +72,9 @@ impl Control {
         parts: Arc<Parts>,
         surroundings: Surroundings,
         linking: Linking,
-        dns: watch::Sender<dns::Settings>,
+        settings: SourceSettings,
     ) -> Self {
-        Self { parts, surroundings, linking, dns }
+        Self { parts, surroundings, linking, settings }
     }
 
     /// Takes what the watcher reads until nothing new is accepted, and keeps what stands around until the gateway stops.
@@ -136,16 +161,7 @@ impl Control {
             warn!(place = %Place(warning), fix = warning.fix, "configuration: {}", warning.message);
         }
         self.tell_lowered(&config.settings.limits);
-        let resolver = &config.resolver;
-        let dns = dns::Settings {
-            servers: resolver.servers.clone(),
-            allow_local: resolver.allow_local_addresses,
-        };
-        self.dns.send_if_modified(|asked| {
-            let differs = *asked != dns;
-            *asked = dns;
-            differs
-        });
+        self.settings.follow(&config);
         let labels: Vec<_> =
             config.listeners.ingress.iter().map(|ingress| ingress.address.to_string()).collect();
         self.parts.metrics.admit_listeners(labels.iter().map(String::as_str));

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use crate::admin::listener::Copy;
 use crate::admin::status::ListenerStatus;
 use crate::cluster::Current;
 use crate::config::{Problem, Settings};
-use crate::discovery::{aggregate, dns, file};
+use crate::discovery::{aggregate, dns, file, memory};
 use crate::handover::{Kind, Offer};
 use crate::health::Probes;
 use crate::proxy::{Proxy, Shared};
@@ -34,7 +34,7 @@ use crate::routing::live::Live;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 
-use control::{Configuration, Control};
+use control::{Configuration, Control, SourceSettings};
 use links::{Expiries, Linking};
 use readiness::Readiness;
 use succession::Inheritance;
@@ -71,6 +71,7 @@ pub struct Gateway {
     reload: Arc<Notify>,
     stop: CancellationToken,
     control: JoinHandle<()>,
+    memory: JoinHandle<()>,
 }
 
 /// What the parts of a gateway reach of each other.
@@ -140,21 +141,19 @@ impl Gateway {
             .ok_or_else(|| io::Error::other("the configuration's watcher ended"))?;
         let (answers, ends) = (answers::answers(&parts), parts.around_stop.clone());
         let surroundings = Surroundings::new(answers, ends, opened, inherited.around);
-        let dns = watch::Sender::default();
+        let settings = SourceSettings::default();
         let (links, expiries) = (Arc::clone(&parts.links), parts.expiries.clone());
         let linking = Linking::new(links, expiries, stop.clone());
-        let mut control = Control::new(Arc::clone(&parts), surroundings, linking, dns.clone());
+        let mut control = Control::new(Arc::clone(&parts), surroundings, linking, settings.clone());
         control.apply(first.map_err(StartError::Config)?).await.map_err(StartError::Config)?;
         let unwanted = parts.proxy.forget_inherited();
         if !unwanted.is_empty() {
             warn!(addresses = ?unwanted, "these listeners were passed on, and the configuration has none of them");
         }
-        parts.sources.expect(dns::SOURCE);
-        let (names, updates) = (parts.sources.hosts(), parts.sources.updates());
-        tokio::spawn(dns::watch(dns.subscribe(), names, updates, stop.clone()));
+        let memory = parts.start_sources(&settings, &stop).await;
         tokio::spawn(succession::begin(Arc::clone(&parts), inherited.predecessor, stop.clone()));
         let control = tokio::spawn(control.run(news, stop.clone()));
-        let gateway = Self { parts, reload, stop: unfinished.disarm(), control };
+        let gateway = Self { parts, reload, stop: unfinished.disarm(), control, memory };
         gateway.observe_log(|| 0);
         Ok(gateway)
     }
@@ -228,8 +227,9 @@ impl Gateway {
         self.parts.proxy.cut();
         self.parts.proxy.drained().await;
         self.stop.cancel();
-        // Fails only if the task panicked, which the log has told.
+        // Each fails only if the task panicked, which the log has told.
         let _ = self.control.await;
+        let _ = self.memory.await;
     }
 }
 
@@ -265,6 +265,32 @@ impl Parts {
             metrics,
             refusals,
         }))
+    }
+
+    /// Starts the sources besides the configuration, with what they said before the restart, and what keeps that.
+    async fn start_sources(
+        &self,
+        settings: &SourceSettings,
+        stop: &CancellationToken,
+    ) -> JoinHandle<()> {
+        let state_dir = settings.state_dir.subscribe();
+        let folder = state_dir.borrow().clone();
+        let remembered = match &folder {
+            Some(folder) => memory::recall(folder, dns::SOURCE).await,
+            None => None,
+        };
+        self.sources.expect(dns::SOURCE);
+        let (names, updates) = (self.sources.hosts(), self.sources.updates());
+        tokio::spawn(dns::watch(
+            settings.dns.subscribe(),
+            names,
+            remembered,
+            updates,
+            stop.clone(),
+        ));
+        // Ends when another process serves: what this one knows grows old from then on.
+        let until = self.around_stop.clone();
+        tokio::spawn(memory::keep(self.sources.watch_sources(), state_dir, until))
     }
 
     /// Notes which listeners there are around the data path.

@@ -230,8 +230,12 @@ fn endpoints(route: &RouteStatus) -> Vec<[Cell; 5]> {
 
 fn sources(sources: &[SourceStatus], to: &mut impl Write) -> io::Result<()> {
     let mut table = Table::new(["SOURCE", "STATE", "LAST HEARD", "LAST ERROR"]);
-    for SourceStatus { name, up, age_seconds, last_error } in sources {
-        let state = if *up { Cell(GOOD, "up".into()) } else { Cell(BAD, "down".into()) };
+    for SourceStatus { name, up, age_seconds, stale, last_error } in sources {
+        let state = match (up, stale) {
+            (_, true) => Cell(WARNING, "stale".into()),
+            (true, false) => Cell(GOOD, "up".into()),
+            (false, false) => Cell(BAD, "down".into()),
+        };
         let age = age_seconds.and_then(|age| Duration::try_from_secs_f64(age).ok());
         let age = age.map_or_else(|| "never".to_owned(), ago);
         table.row([
@@ -360,6 +364,7 @@ mod tests {
                 name: "dns".into(),
                 up: false,
                 age_seconds: None,
+                stale: false,
                 last_error: Some("timed out".into()),
             }],
             connections: Connections { open: 3, total: 17 },

@@ -19,6 +19,9 @@ pub(super) type List<T> = Setting<Vec<Spot<T>>>;
 pub(super) struct File {
     /// The name of this cluster. Must be there, in one file of a directory.
     pub(super) cluster: Setting<String>,
+    /// A folder for what has to outlive the process, such as the last answers of DNS; by default nothing does. It is made if it is
+    /// not there.
+    pub(super) state_dir: Setting<String>,
     /// Which clients are of this cluster. Without it none is, and nobody can call what is imported.
     pub(super) local: Setting<Local>,
     /// Where connections come in.

@@ -221,10 +221,11 @@ fn complete(
         settings,
         resolver,
         links,
+        state_dir,
         ..
     } = resolved;
     let routes = Routes { routes, files, reserved, local, callers };
     let Some(cluster) = cluster else { return Err(routes) };
     let (settings, routes) = (Arc::new(settings), Arc::new(routes));
-    Ok(Config { cluster, listeners, settings, resolver, links, routes })
+    Ok(Config { cluster, listeners, settings, resolver, links, routes, state_dir })
 }

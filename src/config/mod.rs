@@ -52,6 +52,8 @@ pub struct Config {
     pub links: Option<Links>,
     /// What the gateway routes.
     pub routes: Arc<Routes>,
+    /// Where the last good snapshot of every source outlives the process; without it nothing does.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// How DNS names of endpoints are resolved.

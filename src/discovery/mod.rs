@@ -6,12 +6,13 @@
 pub mod aggregate;
 pub mod dns;
 pub mod file;
+pub mod memory;
 mod pace;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::model::name::Name;
 use crate::model::snapshot::{Addresses, EndpointAt, Routes};
@@ -30,6 +31,9 @@ pub struct Update {
 pub enum Said {
     /// Everything that the source knows. Empty is a statement: there is nothing.
     Addresses(Addresses),
+    /// Everything that was known at this time, before the restart, as far as nothing newer has been said. The source has not said
+    /// so itself.
+    Remembered(Addresses, SystemTime),
     /// Asked again, and what was said last still holds: its age starts over.
     Unchanged,
     /// The source cannot tell, and why. What it said last stays in force, for good if need be.
@@ -43,8 +47,12 @@ pub struct SourceStatus {
     pub name: Arc<str>,
     /// Whether the last thing it said was no failure.
     pub up: bool,
-    /// When its snapshot was last known to be true; its age counts from here.
+    /// When it last said what it knows.
     pub last_ok: Option<Instant>,
+    /// When its snapshot was last known to be true, if some of that is only remembered from before the restart.
+    pub remembered: Option<SystemTime>,
+    /// Its last good snapshot.
+    pub snapshot: Option<Arc<Addresses>>,
     /// The failure that lasts, while it does.
     pub last_error: Option<String>,
     /// Whether it has said anything yet, and the table takes it into account.
@@ -53,7 +61,22 @@ pub struct SourceStatus {
 
 impl SourceStatus {
     fn silent(name: Arc<str>) -> Self {
-        Self { name, up: false, last_ok: None, last_error: None, spoken: false }
+        Self {
+            name,
+            up: false,
+            last_ok: None,
+            remembered: None,
+            snapshot: None,
+            last_error: None,
+            spoken: false,
+        }
+    }
+
+    /// Since when its snapshot is not known to be true; `None` while there is none.
+    pub fn age(&self) -> Option<Duration> {
+        // A clock that was set back makes nothing older.
+        let remembered = self.remembered.map(|at| at.elapsed().unwrap_or_default());
+        remembered.or_else(|| self.last_ok.map(|at| at.elapsed()))
     }
 
     fn hear(&mut self, said: &Said, now: Instant) {
@@ -61,8 +84,10 @@ impl SourceStatus {
             Said::Addresses(_) | Said::Unchanged => {
                 self.up = true;
                 self.last_ok = Some(now);
+                self.remembered = None;
                 self.last_error = None;
             }
+            Said::Remembered(_, as_of) => self.remembered = Some(*as_of),
             Said::Failed(why) => {
                 self.up = false;
                 self.last_error = Some(why.clone());

@@ -63,7 +63,7 @@ const DISCOVERY_UP: About =
     About("strait_discovery_up", "Whether the last attempt of the source succeeded: 1 or 0.");
 const DISCOVERY_AGE: About = About(
     "strait_discovery_age_seconds",
-    "Since the source last said what it knows. Absent until it has spoken.",
+    "Since what the source knows was last known to be true. Absent while nothing is known.",
 );
 const ENDPOINTS: About = About("strait_endpoints", "Endpoints by route and state.");
 const CERTIFICATE_EXPIRY: About = About(

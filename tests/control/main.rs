@@ -9,6 +9,7 @@ mod listeners;
 mod proxy_header;
 mod records;
 mod reload;
+mod state;
 mod stopping;
 
 use std::net::SocketAddr;

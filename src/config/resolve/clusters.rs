@@ -1,12 +1,11 @@
 //! This cluster, the others, and how links between them prove who is who.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::config::disk::folder;
 use crate::config::file::{self, List, Setting};
 use crate::config::links::{Links, Peer};
 use crate::config::problem::Wrong;
@@ -172,8 +171,7 @@ impl Resolver<'_> {
         })
     }
 
-    /// A path counts from the folder of the file that it stands in.
-    fn path(&mut self, spot: &Spot<String>) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, spot: &Spot<String>) -> Option<PathBuf> {
         let written = spot.value.as_deref()?;
         if written.is_empty() {
             self.wrong(
@@ -182,8 +180,7 @@ impl Resolver<'_> {
             );
             return None;
         }
-        let folder = self.tree.file_of(spot.node).map(|file| folder(file)).unwrap_or_default();
-        Some(if folder.as_os_str() == "." { written.into() } else { folder.join(written) })
+        Some(self.beside(spot.node, Path::new(written)))
     }
 
     /// `{ cluster: NAME, apps: [APP, …] }` of an export.

@@ -4,7 +4,7 @@
     reason = "the parts take settings as they stand in the written types"
 )]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -35,6 +35,7 @@ pub(super) struct Resolved {
     pub(super) listeners: Listeners,
     pub(super) settings: Settings,
     pub(super) resolver: super::Resolver,
+    pub(super) state_dir: Option<PathBuf>,
     pub(super) routes: Vec<RouteSpec>,
     pub(super) reserved: Vec<ReservedName>,
     pub(super) local: Vec<IpNet>,
@@ -71,6 +72,7 @@ pub(super) fn resolve(tree: &Tree, root: NodeId, file: &File, problems: &mut Pro
         listeners: resolver.listeners(file.listeners.as_ref()),
         settings: resolver.settings(file),
         resolver: resolver.resolver(&file.resolver),
+        state_dir: file.state_dir.as_ref().and_then(|spot| resolver.path(spot)),
         routes,
         reserved,
         routes_files: resolver.routes_files(&file.routes_files),
@@ -137,12 +139,17 @@ impl Resolver<'_> {
         self.parse_spot(spot, cluster_name)
     }
 
+    /// A path as it counts: relative to the folder of the file that names it.
+    fn beside(&self, node: NodeId, path: &Path) -> PathBuf {
+        let folder = self.tree.file_of(node).map(|file| folder(file)).unwrap_or_default();
+        if folder.as_os_str() == "." { path.to_owned() } else { folder.join(path) }
+    }
+
     fn routes_files(&mut self, written: &List<String>) -> Vec<NamedFile> {
         let mut files: Vec<NamedFile> = Vec::new();
         for spot in items(written) {
             let Some(name) = &spot.value else { continue };
-            let folder = self.tree.file_of(spot.node).map(|file| folder(file)).unwrap_or_default();
-            let path = if folder.as_os_str() == "." { name.into() } else { folder.join(name) };
+            let path = self.beside(spot.node, Path::new(name));
             if files.iter().any(|file| file.path == path) {
                 self.wrong(
                     spot.node,

@@ -6,7 +6,7 @@
 mod debounce;
 mod snapshots;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,6 +26,7 @@ use crate::routing::table::Table;
 
 use self::debounce::Debounce;
 use self::snapshots::Snapshots;
+use super::memory::Sources;
 use super::{Said, SourceStatus, Update, hosts};
 
 /// Updates and commands on their way. A source that finds the queue full waits, and may then say something newer.
@@ -58,7 +59,7 @@ type Build = dyn Fn(&Inputs<'_>, Option<&Table>, &mut Endpoints) -> Result<Table
 pub struct Handle<S> {
     commands: mpsc::Sender<Configure<S>>,
     updates: mpsc::Sender<Update>,
-    statuses: watch::Sender<BTreeMap<Arc<str>, SourceStatus>>,
+    statuses: watch::Sender<Sources>,
     hosts: watch::Receiver<Arc<HashSet<Name>>>,
 }
 
@@ -146,6 +147,11 @@ impl<S> Handle<S> {
         self.statuses.borrow().values().cloned().collect()
     }
 
+    /// The same, as it changes.
+    pub fn watch_sources(&self) -> watch::Receiver<Sources> {
+        self.statuses.subscribe()
+    }
+
     /// Waits until every announced source has spoken and what it said is in force. An outage is an answer too.
     pub async fn settled(&self) {
         let mut statuses = self.statuses.subscribe();
@@ -210,7 +216,7 @@ struct Owner<S> {
     /// Sources whose last snapshot no table has taken into account yet.
     unbuilt: BTreeSet<Arc<str>>,
     in_force: Option<InForce<S>>,
-    statuses: watch::Sender<BTreeMap<Arc<str>, SourceStatus>>,
+    statuses: watch::Sender<Sources>,
     hosts: watch::Sender<Arc<HashSet<Name>>>,
 }
 
@@ -247,12 +253,18 @@ impl<S: Send + Sync + 'static> Owner<S> {
     /// Takes note of an update. Whether there is anything to build.
     fn hear(&mut self, Update { source, said }: Update) -> bool {
         let now = std::time::Instant::now();
+        let mut snapshot = None;
         self.statuses.send_modify(|statuses| {
             let silent = || SourceStatus::silent(Arc::clone(&source));
-            statuses.entry(Arc::clone(&source)).or_insert_with(silent).hear(&said, now);
+            let status = statuses.entry(Arc::clone(&source)).or_insert_with(silent);
+            status.hear(&said, now);
+            if let Said::Addresses(addresses) | Said::Remembered(addresses, _) = said {
+                snapshot = Some(Arc::new(addresses));
+                status.snapshot.clone_from(&snapshot);
+            }
         });
-        if let Said::Addresses(addresses) = said {
-            self.snapshots.replace(Arc::clone(&source), addresses);
+        if let Some(snapshot) = snapshot {
+            self.snapshots.replace(Arc::clone(&source), snapshot);
             self.unbuilt.insert(source);
             return true;
         }
@@ -266,7 +278,8 @@ impl<S: Send + Sync + 'static> Owner<S> {
         self.statuses.send_modify(|statuses| {
             for source in sources {
                 if let Some(status) = statuses.get_mut(&source) {
-                    status.spoken = true;
+                    // What is only remembered is no word of the source's own.
+                    status.spoken = status.last_ok.is_some() || status.last_error.is_some();
                 }
             }
         });

@@ -8,10 +8,10 @@ use crate::model::snapshot::Addresses;
 
 /// The last good snapshot of every source.
 #[derive(Debug, Default)]
-pub(super) struct Snapshots(BTreeMap<Arc<str>, Addresses>);
+pub(super) struct Snapshots(BTreeMap<Arc<str>, Arc<Addresses>>);
 
 impl Snapshots {
-    pub(super) fn replace(&mut self, source: Arc<str>, addresses: Addresses) {
+    pub(super) fn replace(&mut self, source: Arc<str>, addresses: Arc<Addresses>) {
         self.0.insert(source, addresses);
     }
 

@@ -2,6 +2,7 @@ use super::debounce::{AT_MOST, QUIET};
 use super::*;
 use crate::model::snapshot::{Allow, EndpointAt, EndpointSpec, Origin, RouteSpec};
 use proptest::prelude::*;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -216,6 +217,30 @@ async fn an_outage_keeps_what_nothing_empties() {
     bench.at_rest().await;
     assert_eq!((bench.made_of(), bench.live.load().number), (addresses(&[]), 3));
     assert!(bench.status().up);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_remembered_is_in_force_but_no_word_of_the_source() {
+    let bench = bench();
+    bench.configure().await;
+    bench.handle.expect("dns");
+    let known = addresses(&[("a.example", &["10.0.0.1"])]);
+    let as_of = std::time::SystemTime::now() - Duration::from_hours(1);
+    bench.say(Said::Remembered(known.clone(), as_of)).await;
+    bench.at_rest().await;
+    assert_eq!(bench.made_of(), known);
+    let status = bench.status();
+    assert_eq!((status.up, status.spoken, status.remembered), (false, false, Some(as_of)));
+    assert!(status.age() >= Some(Duration::from_hours(1)));
+    bench.say(Said::Failed("SERVFAIL".into())).await;
+    bench.handle.settled().await;
+    let status = bench.status();
+    assert_eq!((status.up, status.remembered), (false, Some(as_of)), "an outage is no news");
+    bench.say(Said::Unchanged).await;
+    bench.at_rest().await;
+    let status = bench.status();
+    assert_eq!((status.up, status.remembered, bench.made_of()), (true, None, known));
+    assert!(status.age() < Some(Duration::from_mins(1)));
 }
 
 #[tokio::test(start_paused = true)]

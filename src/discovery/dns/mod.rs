@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -25,6 +25,7 @@ use crate::model::snapshot::Addresses;
 
 use self::report::{Report, Word};
 use self::resolve::{Answer, Answers, Resolver};
+use super::memory::Remembered;
 use super::{Said, Update, is_local};
 
 /// The source's name in updates, metrics and status.
@@ -57,11 +58,12 @@ pub struct Settings {
 /// Follows the names until `stop`. Settings and names may change at any time.
 ///
 /// Has spoken when every name was asked once, or after 5 s; without names, at once: start it when the first configuration
-/// has said which names there are.
+/// has said which names there are. What is remembered stands for each name until that is answered.
 #[allow(clippy::implicit_hasher, reason = "one caller, which has std's")]
 pub async fn watch(
     settings: watch::Receiver<Settings>,
     names: watch::Receiver<Arc<HashSet<Name>>>,
+    remembered: Option<Remembered>,
     updates: mpsc::Sender<Update>,
     stop: CancellationToken,
 ) {
@@ -72,7 +74,7 @@ pub async fn watch(
             Box::pin(async move { resolver.resolve(&name).await })
         })
     };
-    watch_with(ask, settings, names, updates, stop).await;
+    watch_with(ask, settings, names, remembered, updates, stop).await;
 }
 
 /// Asks for one name.
@@ -82,12 +84,17 @@ async fn watch_with(
     asker: impl Fn(&Settings) -> Ask,
     mut settings: watch::Receiver<Settings>,
     mut names: watch::Receiver<Arc<HashSet<Name>>>,
+    remembered: Option<Remembered>,
     updates: mpsc::Sender<Update>,
     stop: CancellationToken,
 ) {
     let now = settings.borrow_and_update().clone();
     let mut watcher = Watcher::new(asker(&now), now.allow_local);
     watcher.follow(&Arc::clone(&names.borrow_and_update()));
+    if let Some(said) = remembered.and_then(|remembered| watcher.recall(remembered)) {
+        // Fails only where nobody listens any more.
+        let _ = updates.send(Update { source: SOURCE.into(), said }).await;
+    }
     let first_word = Instant::now() + FIRST_WORD;
     loop {
         watcher.ask_what_is_due();
@@ -132,6 +139,8 @@ struct Watcher {
     asked: JoinSet<(Name, Ticket, Answers)>,
     tickets: Ticket,
     report: Report,
+    /// When the addresses that are only remembered were last known to be true.
+    as_of: Option<SystemTime>,
     chance: RandomState,
 }
 
@@ -142,6 +151,8 @@ type Ticket = u64;
 struct Known {
     ticket: Ticket,
     asked: bool,
+    /// The lists are from before the restart, one of them at least.
+    remembered: bool,
     /// The last answer in each family, if there was one.
     families: [Option<Vec<IpAddr>>; 2],
     /// Answers in a row without an address, or with a failure.
@@ -158,6 +169,7 @@ impl Watcher {
             asked: JoinSet::new(),
             tickets: 0,
             report: Report::default(),
+            as_of: None,
             chance: RandomState::new(),
         }
     }
@@ -190,6 +202,17 @@ impl Watcher {
             }
         }
         self.speak_if_all_asked();
+    }
+
+    /// Takes over what was known before the restart of names that are still wanted. The rules of today apply to it.
+    fn recall(&mut self, Remembered { addresses, as_of }: Remembered) -> Option<Said> {
+        for (name, list) in addresses.0 {
+            if let Some(known) = self.names.get_mut(&name) {
+                known.recall(usable(&name, &list, self.allow_local));
+                self.as_of = Some(as_of);
+            }
+        }
+        self.as_of.map(|_| self.all())
     }
 
     fn schedule(&mut self, name: Name, wait: Duration) {
@@ -267,10 +290,17 @@ impl Watcher {
         let word = self.next_word()?;
         self.report.said(&word);
         Some(match word {
-            Word::Snapshot => Said::Addresses(self.snapshot()),
+            Word::Snapshot => self.all(),
             Word::Unchanged => Said::Unchanged,
             Word::Failed(why) => Said::Failed(why),
         })
+    }
+
+    fn all(&self) -> Said {
+        match self.as_of.filter(|_| self.names.values().any(|known| known.remembered)) {
+            Some(as_of) => Said::Remembered(self.snapshot(), as_of),
+            None => Said::Addresses(self.snapshot()),
+        }
     }
 
     fn snapshot(&self) -> Addresses {
@@ -282,6 +312,12 @@ impl Watcher {
 }
 
 impl Known {
+    fn recall(&mut self, list: Vec<IpAddr>) {
+        let (v4, v6) = list.into_iter().partition(IpAddr::is_ipv4);
+        self.families = [Some(v4), Some(v6)];
+        self.remembered = true;
+    }
+
     /// Takes answers over and returns the failure among them.
     fn take(&mut self, name: &Name, answers: &Answers, allow_local: bool) -> Option<String> {
         let mut trouble = None;
@@ -293,6 +329,7 @@ impl Known {
             }
         }
         self.asked = true;
+        self.remembered &= trouble.is_some();
         let fruitful = trouble.is_none() && self.addresses().is_some_and(|list| !list.is_empty());
         self.barren = if fruitful { 0 } else { self.barren.saturating_add(1) };
         trouble
@@ -384,6 +421,10 @@ mod tests {
     }
 
     fn bench(names: &[&str], world: World) -> Bench {
+        bench_with(names, world, None)
+    }
+
+    fn bench_with(names: &[&str], world: World, remembered: Option<Remembered>) -> Bench {
         let world = Arc::new(Mutex::new(world));
         let asker = {
             let world = Arc::clone(&world);
@@ -412,7 +453,7 @@ mod tests {
         let (settings, set) = watch::channel(Settings::default());
         let (tell, updates) = mpsc::channel(16);
         let stop = CancellationToken::new();
-        tokio::spawn(watch_with(asker, set, wanted, tell, stop.clone()));
+        tokio::spawn(watch_with(asker, set, wanted, remembered, tell, stop.clone()));
         Bench { world, settings, names, updates, _stop: stop.drop_guard() }
     }
 
@@ -437,7 +478,9 @@ mod tests {
             loop {
                 match self.hears().await {
                     Said::Unchanged => {}
-                    news @ (Said::Addresses(_) | Said::Failed(_)) => return news,
+                    news @ (Said::Addresses(_) | Said::Remembered(..) | Said::Failed(_)) => {
+                        return news;
+                    }
                 }
             }
         }
@@ -562,6 +605,52 @@ mod tests {
         bench.settings.send_modify(|settings| settings.allow_local = true);
         let all: &[&str] = &["10.0.0.1", "127.0.0.1", "169.254.169.254"];
         assert_eq!(bench.hears_news().await, said(&[("a.example", all)]));
+    }
+
+    fn remembered(known: &[(&str, &[&str])]) -> Remembered {
+        let Said::Addresses(addresses) = said(known) else { unreachable!() };
+        Remembered { addresses, as_of: SystemTime::UNIX_EPOCH }
+    }
+
+    fn still(known: &[(&str, &[&str])]) -> Said {
+        let Remembered { addresses, as_of } = remembered(known);
+        Said::Remembered(addresses, as_of)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_is_said_first_and_stands_until_every_name_is_answered() {
+        let known: &[(&str, &[&str])] = &[
+            ("a.example", &["10.0.0.1", "127.0.0.1"]),
+            ("b.example", &["10.0.0.2", "fd00::2"]),
+            ("forgotten.example", &["10.0.0.3"]),
+        ];
+        let world = world(&[("b.example", found(&["10.0.0.9"], 5))]);
+        let names = ["a.example", "b.example", "new.example"];
+        let mut bench = bench_with(&names, world, Some(remembered(known)));
+        let (a, b): (&[&str], &[&str]) = (&["10.0.0.1"], &["10.0.0.2", "fd00::2"]);
+        assert_eq!(bench.hears().await, still(&[("a.example", a), ("b.example", b)]));
+        let b: &[&str] = &["10.0.0.9"];
+        assert_eq!(bench.hears_news().await, still(&[("a.example", a), ("b.example", b)]));
+        let failing = "2 of 3 names fail; a.example: SERVFAIL".to_owned();
+        assert_eq!(bench.hears_news().await, Said::Failed(failing));
+        bench.answer("new.example", found(&[], 5));
+        let all: &[(&str, &[&str])] = &[("a.example", a), ("b.example", b), ("new.example", &[])];
+        assert_eq!(bench.hears_news().await, still(all));
+        assert_eq!(bench.hears_news().await, Said::Failed("a.example: SERVFAIL".into()));
+        // The same as before: no news, but it is DNS that says so now.
+        bench.answer("a.example", found(&["10.0.0.1"], 5));
+        assert_eq!(bench.hears().await, Said::Unchanged);
+        bench.answer("b.example", found(&["10.0.0.8"], 5));
+        let b: &[&str] = &["10.0.0.8"];
+        let all: &[(&str, &[&str])] = &[("a.example", a), ("b.example", b), ("new.example", &[])];
+        assert_eq!(bench.hears_news().await, said(all));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_of_names_that_nobody_needs_is_not_said() {
+        let remembered = remembered(&[("gone.example", &["10.0.0.1"])]);
+        let mut bench = bench_with(&[], World::default(), Some(remembered));
+        assert_eq!(bench.hears().await, said(&[]));
     }
 
     #[tokio::test(start_paused = true)]
