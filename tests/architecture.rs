@@ -23,7 +23,7 @@ const WORDS: &[&str] = &["model", "policy"];
 /// What stands around both sides.
 const AROUND: &[&str] = &["config", "telemetry", "socket", "shutdown", "background"];
 /// The control side, and the one place where it meets the data side.
-const CONTROL: &[&str] = &["config", "discovery", "health", "routing"];
+const CONTROL: &[&str] = &["config", "discovery", "egress", "health", "routing"];
 
 /// The whole table. A new module needs a row here before it can be named, and before it can name anything.
 const TABLE: &[Row] = &[
@@ -43,6 +43,7 @@ const TABLE: &[Row] = &[
     ("policy", May::Only(&[&["model"]])),
     ("config", May::Only(&[WORDS])),
     ("routing", May::Only(&[WORDS])),
+    ("egress", May::Only(&[WORDS])),
     ("telemetry", May::Only(&[&["config", "model"]])),
     ("discovery", May::Only(&[CONTROL, &["watch", "state"], AROUND, WORDS])),
     ("health", May::Only(&[CONTROL, AROUND, WORDS])),

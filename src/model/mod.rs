@@ -4,6 +4,7 @@ pub mod app;
 pub mod arena;
 pub mod client;
 pub mod cluster;
+pub mod egress;
 pub mod ending;
 pub mod folding;
 pub mod name;
