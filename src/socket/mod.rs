@@ -1,5 +1,7 @@
 //! Socket options: what listeners and connections are set to before any byte goes through them. Names nothing else.
 
+pub mod owner;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
