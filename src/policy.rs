@@ -80,6 +80,18 @@ impl Policy {
         }
     }
 
+    /// The apps of this cluster that it admits by name.
+    pub fn callers(&self) -> impl Iterator<Item = &AppId> {
+        let rules: &[Rule] = match self {
+            Self::Open | Self::Hidden => &[],
+            Self::Rules(rules) => rules,
+        };
+        rules.iter().filter_map(|rule| match &rule.admits {
+            Admits::Caller(app) => Some(app),
+            Admits::Everybody | Admits::Networks(_) | Admits::Cluster(..) => None,
+        })
+    }
+
     /// The rules' texts; empty for an open route.
     pub fn rules(&self) -> impl Iterator<Item = &str> {
         let rules: &[Rule] = match self {

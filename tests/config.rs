@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 use strait::config::{self, AdminAddress, ConnectionLog, Loaded, Problem, Resolver, Settings};
 use strait::model::app::AppId;
+use strait::model::egress::{EgressSpec, Place, Space};
 use strait::model::snapshot::{Allow, AllowRule, EndpointAt, RouteSpec};
 
 const SHIPPED: &str = include_str!("../config/strait.yaml");
@@ -374,7 +375,7 @@ imports:
     let routes = &loaded.config.routes;
     assert_eq!(routes.local, ["10.0.0.0/16".parse().unwrap()]);
     let callers: Vec<_> =
-        routes.callers.iter().map(|(app, of)| (app.to_string(), of.len())).collect();
+        routes.callers.iter().map(|one| (one.app.to_string(), one.networks.len())).collect();
     assert_eq!(callers, [("shop/batch".to_owned(), 1), ("shop/frontend".to_owned(), 2)]);
 }
 
@@ -549,34 +550,129 @@ fn all_mistakes_about_callers_come_at_once() {
 cluster: west
 apps:
   - { app: shop/a, from: [{ network: 10.1.0.0/16 }, { network: \"::ffff:10.1.0.0/112\" }] }
-  - { app: shop/b, from: [{ network: 10.1.0.0/16 }, {}, { dns: b.example }] }
+  - { app: shop/b, from: [{ network: 10.1.0.0/16 }, {}, { dns: b.example, uid: 7 }] }
   - { app: shop/c }
+  - { app: shop/d, from: [{ dns: B.example }, { uid: \"-1\" }, { uid: 7 }, { host: d }] }
 ";
     assert_eq!(
-        errors(text),
-        "\
-strait.yaml:3:64: error: apps[0].from[1].network: 10.1.0.0/16 stands for this app twice, also at strait.yaml:3:38
-3 |   - { app: shop/a, from: [{ network: 10.1.0.0/16 }, { network: \"::ffff:10.1.0.0/112\" }] }
-  |                                                                ^^^^^^^^^^^^^^^^^^^^^
-help: remove one of the two
-strait.yaml:4:38: error: apps[1].from[0].network: 10.1.0.0/16 stands for shop/a too, at strait.yaml:3:38: nobody could tell which of the two calls
-4 |   - { app: shop/b, from: [{ network: 10.1.0.0/16 }, {}, { dns: b.example }] }
-  |                                      ^^^^^^^^^^^
-help: give each app networks of its own; apps behind one NAT cannot be told apart
-strait.yaml:4:53: error: apps[1].from[1]: `network` is missing
-4 |   - { app: shop/b, from: [{ network: 10.1.0.0/16 }, {}, { dns: b.example }] }
-  |                                                     ^
-help: add `network: CIDR`, where the app's pods have their addresses
-strait.yaml:4:59: error: apps[1].from[2].dns: this version does not have `dns`
-4 |   - { app: shop/b, from: [{ network: 10.1.0.0/16 }, {}, { dns: b.example }] }
-  |                                                           ^^^
-help: remove it; a later version may have it
-strait.yaml:5:5: error: apps[2]: `endpoints` is missing
-5 |   - { app: shop/c }
-  |     ^
-help: add `endpoints: [\"host:port\"]`
-"
+        messages(text),
+        [
+            "3: apps[0].from[1].network: 10.1.0.0/16 stands for this app twice, also at strait.yaml:3:38",
+            "4: apps[1].from[0].network: 10.1.0.0/16 stands for shop/a too, at strait.yaml:3:38: nobody could tell which of the two calls",
+            "4: apps[1].from[1]: nothing says where the app calls from",
+            "4: apps[1].from[2]: more than one key in one item",
+            "5: apps[2]: `endpoints` is missing",
+            "6: apps[3].from[0].dns: b.example stands for shop/b too, at strait.yaml:4:64: nobody could tell which of the two calls",
+            "6: apps[3].from[1].uid: \"-1\" is no user id",
+            "6: apps[3].from[2].uid: 7 stands for shop/b too, at strait.yaml:4:80: nobody could tell which of the two calls",
+            "6: apps[3].from[3].host: there is no key `host` here",
+        ]
     );
+}
+
+/// `listeners.egress`, what two imports add, and what is wrong.
+const EGRESS_MISTAKES: &[(&str, &str, &[&str])] = &[
+    ("", "", &["2: listeners.egress: nothing says which addresses to give"]),
+    ("bind: here", "", &["2: listeners.egress.bind: \"here\" is no IP address"]),
+    (
+        "bind: \"[::]\"",
+        "",
+        &[
+            "2: listeners.egress.bind: nothing says which address callers dial, and `bind` is every one",
+        ],
+    ),
+    (
+        "bind: \"::\", announce: 0.0.0.0",
+        "",
+        &["2: listeners.egress.announce: nobody can dial 0.0.0.0"],
+    ),
+    ("bind: 10.0.0.1, ports: 5-4", "", &["2: listeners.egress.ports: 5 is behind 4"]),
+    (
+        "bind: 10.0.0.1, ports: 8000-9000",
+        "",
+        &["2: listeners.egress: another listener has an address of this range: [::]:8443"],
+    ),
+    ("bind: 10.0.0.1, port: 1", "", &["2: listeners.egress.port: `port` goes with `pool`"]),
+    ("pool: 10.9.0.0/24", "", &["2: listeners.egress: `port` is missing"]),
+    (
+        "pool: 10.9.0.1/24, port: 0",
+        "",
+        &[
+            "2: listeners.egress.pool: the address has bits behind its prefix length",
+            "2: listeners.egress.port: \"0\" is no port",
+        ],
+    ),
+    (
+        "pool: 10.9.0.0/24, port: 1, bind: 10.0.0.1",
+        "",
+        &[
+            "2: listeners.egress.bind: `bind` does not go with `pool`, whose addresses are both listened at and told",
+        ],
+    ),
+    (
+        "bind: 10.0.0.1",
+        ", egress: { port: 7 }|, egress: { port: 7 }",
+        &["6: imports[1].egress: 7 is pinned by a/b too, at strait.yaml:5:72"],
+    ),
+    (
+        "bind: 10.0.0.1",
+        ", egress: { address: 10.9.0.7 }|, addresses: 0",
+        &[
+            "5: imports[0].egress: 10.9.0.7 is not of `listeners.egress`",
+            "6: imports[1].addresses: \"0\" addresses cannot be given",
+        ],
+    ),
+    (
+        "pool: 10.9.0.0/24, port: 1",
+        ", egress: {}|, egress: { address: 10.9.1.7 }",
+        &[
+            "5: imports[0].egress: not one port or address to pin",
+            "6: imports[1].egress: 10.9.1.7 is not of `listeners.egress`",
+        ],
+    ),
+];
+
+#[test]
+fn all_mistakes_about_egress_come_at_once() {
+    let egress = |egress: &str, imports: &str| {
+        let apps = "apps: [{ app: a/b, endpoints: [\"x:1\"] }, { app: a/c, endpoints: [\"x:2\"] }]";
+        let import = |(app, more): (&str, &str)| {
+            format!(
+                "  - {{ app: a/{app}, name: {app}.example, clusters: [west], allow: any{more} }}\n"
+            )
+        };
+        let imports: String = ["b", "c"].into_iter().zip(imports.split('|')).map(import).collect();
+        messages(&format!(
+            "cluster: west\nlisteners: {{ egress: {{ {egress} }} }}\n{apps}\nimports:\n{imports}"
+        ))
+    };
+    for (written, imports, expected) in EGRESS_MISTAKES {
+        assert_eq!(egress(written, imports), *expected, "{written} {imports}");
+    }
+}
+
+#[test]
+fn egress_is_known_with_its_lock_and_what_imports_ask_of_it() {
+    let text = "\
+cluster: west
+listeners: { egress: { pool: 10.9.0.0/24, port: 50002 } }
+apps: [{ app: a/b, endpoints: [\"x:1\"] }]
+imports: [{ app: a/b, name: b.example, clusters: [west], allow: any, egress: { address: 10.9.0.7 }, addresses: 3, plaintext: true }]
+";
+    let loaded = config::parse_text(Path::new("etc/strait.yaml"), text.as_bytes()).unwrap();
+    let egress = loaded.config.routes.egress.clone().unwrap();
+    assert_eq!(egress.lock, Path::new("etc/egress.lock"));
+    assert_eq!(egress.space, Space::Pool { network: "10.9.0.0/24".parse().unwrap(), port: 50002 });
+    let import = loaded.config.routes.routes[0].import.clone().unwrap();
+    let pin = Some(Place::Address("10.9.0.7".parse().unwrap()));
+    assert_eq!((import.egress, import.plaintext), (EgressSpec { pin, addresses: 3 }, true));
+    let kept = good(&format!("{text}stateDir: /var/lib/strait\n")).config.routes.egress.clone();
+    assert_eq!(kept.unwrap().lock, Path::new("/var/lib/strait/egress.lock"));
+    let unused = text.replace(
+        "listeners: { egress: { pool: 10.9.0.0/24, port: 50002 } }",
+        "local: { networks: [10.0.0.0/8] }",
+    );
+    assert!(shown(&good(&unused).warnings).contains("there is no `listeners.egress`"));
 }
 
 #[test]
@@ -634,7 +730,7 @@ help: add `allow: [NAMESPACE/APP]` with the apps of this cluster that may call i
 strait.yaml:6:12: warning: imports[0].app: no client is local, so nobody can call what is imported: there is no `local.networks`
 6 |   - { app: a/b, clusters: [east] }
   |            ^^^
-help: add `local: { networks: [CIDR] }` with the networks of this cluster
+help: add `local: { networks: [CIDR] }` with the networks of this cluster, or `listeners.egress`
 strait.yaml:7:42: warning: imports[1].allow: the list is empty: it admits nobody
 7 |   - { app: a/c, clusters: [east], allow: [] }
   |                                          ^
@@ -651,7 +747,7 @@ apps: [{ app: a/b, from: [{ network: 10.1.0.0/16 }, { network: 192.0.2.0/24 }] }
     assert_eq!(
         shown(&loaded.warnings),
         "\
-strait.yaml:3:64: warning: apps[0].from[1].network: 192.0.2.0/24 is outside of `local.networks`, so no caller from there is known as an app
+strait.yaml:3:64: warning: apps[0].from[1].network: 192.0.2.0/24 is outside of `local.networks`, so no caller from there is known as an app at the ingress
 3 | apps: [{ app: a/b, from: [{ network: 10.1.0.0/16 }, { network: 192.0.2.0/24 }] }]
   |                                                                ^^^^^^^^^^^^
 help: add it to `local.networks` if it is of this cluster

@@ -58,7 +58,8 @@ async fn start(servers: &[SocketAddr]) -> Bench {
     handle.configure(routes(HOST), Arc::new(()), own).await.unwrap();
     let wanted = dns::Settings { servers: servers.to_vec(), allow_local: false };
     let (settings, watched) = watch::channel(wanted);
-    tokio::spawn(dns::watch(watched, handle.hosts(), None, handle.updates(), stop.clone()));
+    let (_, again) = dns::Again::new();
+    tokio::spawn(dns::watch(watched, handle.hosts(), None, again, handle.updates(), stop.clone()));
     Bench { live, handle, settings, _stop: stop.drop_guard() }
 }
 

@@ -42,6 +42,12 @@ pub struct Status {
     pub config: ConfigStatus,
     /// Listeners, admin and metrics among them.
     pub listeners: Vec<ListenerStatus>,
+    /// Egress addresses, each with its app; the first [`MOST_ROUTES`] of them.
+    #[serde(default)]
+    pub egress: Vec<EgressStatus>,
+    /// Which apps lack an egress address, and what else is wrong with egress.
+    #[serde(default)]
+    pub egress_problems: Vec<String>,
     /// Names in the table, wildcards included.
     pub names: usize,
     /// Routes in the table.
@@ -87,6 +93,20 @@ pub struct ListenerStatus {
     pub address: String,
     /// The address as bound, with the real port; absent for a socket file.
     pub bound: Option<String>,
+}
+
+/// An address of its own for an imported app.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EgressStatus {
+    /// What callers dial.
+    pub address: String,
+    /// Where the gateway listens.
+    pub bound: String,
+    /// `namespace/app`
+    pub app: String,
+    /// Why it does not listen there; absent when it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// One route.

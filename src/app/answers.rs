@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError};
 
 use crate::admin::Answers;
 use crate::admin::status::{
-    AbsentStatus, CertificateStatus, ConfigStatus, Connections, EndpointStatus, LimitStatus,
-    LinkStatus, ListenerStatus, MOST_ENDPOINTS, MOST_NAMES, MOST_ROUTES, MOST_SOURCES,
+    AbsentStatus, CertificateStatus, ConfigStatus, Connections, EgressStatus, EndpointStatus,
+    LimitStatus, LinkStatus, ListenerStatus, MOST_ENDPOINTS, MOST_NAMES, MOST_ROUTES, MOST_SOURCES,
     RefusalStatus, RouteStatus, SourceStatus, Status, timestamp,
 };
 use crate::config;
@@ -15,7 +15,7 @@ use crate::model::client::Asker;
 use crate::proxy::Usage;
 use crate::routing::endpoint::Health;
 use crate::routing::explain::explain;
-use crate::routing::table::{Candidate, Route, Table};
+use crate::routing::table::{Candidate, EgressAddress, Route, Table};
 use crate::telemetry::links::Direction;
 use crate::telemetry::observed::{EndpointState, Observed};
 use crate::telemetry::refusals::Refusal;
@@ -72,6 +72,8 @@ impl Parts {
             changed: timestamp(generation.since),
             config: self.config_status(),
             listeners: self.listeners(),
+            egress: self.egress(table),
+            egress_problems: self.egress_problems(table),
             names: table.len(),
             routes_total: table.routes().count(),
             routes: routes(table),
@@ -107,6 +109,20 @@ impl Parts {
         });
         let around = self.around.lock().unwrap_or_else(PoisonError::into_inner);
         ingress.chain(around.iter().cloned()).collect()
+    }
+
+    fn egress(&self, table: &Table) -> Vec<EgressStatus> {
+        let status = |at: &EgressAddress| EgressStatus {
+            address: at.announce.to_string(),
+            bound: at.bind.to_string(),
+            app: at.route.label.to_string(),
+            trouble: self.proxy.egress_trouble(at.bind),
+        };
+        table.egress().take(MOST_ROUTES).map(status).collect()
+    }
+
+    fn egress_problems(&self, table: &Table) -> Vec<String> {
+        table.egress_problems().iter().cloned().chain(self.proxy.rewriting()).collect()
     }
 
     fn connections(&self) -> Connections {

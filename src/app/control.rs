@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use crate::config::{Config, Limits, Listeners, Loaded, Problem};
 use crate::discovery::aggregate::ConfigureError;
 use crate::discovery::dns;
+use crate::proxy::EGRESS_LABEL;
 use crate::routing::build::OwnListeners;
 use crate::socket;
 
@@ -164,7 +165,8 @@ impl Control {
         self.settings.follow(&config);
         let labels: Vec<_> =
             config.listeners.ingress.iter().map(|ingress| ingress.address.to_string()).collect();
-        self.parts.metrics.admit_listeners(labels.iter().map(String::as_str));
+        let egress = config.routes.egress.as_ref().map(|_| EGRESS_LABEL);
+        self.parts.metrics.admit_listeners(labels.iter().map(String::as_str).chain(egress));
         self.parts.listening(&self.surroundings);
         let mut known = self.parts.configuration.lock().unwrap_or_else(PoisonError::into_inner);
         *known = Configuration {

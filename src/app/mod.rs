@@ -29,7 +29,7 @@ use crate::config::{Problem, Settings};
 use crate::discovery::{aggregate, dns, file, memory};
 use crate::handover::{Kind, Offer};
 use crate::health::Probes;
-use crate::proxy::{Proxy, Shared};
+use crate::proxy::{AskAgain, Proxy, Shared};
 use crate::routing::live::Live;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
@@ -81,7 +81,7 @@ struct Parts {
     started: SystemTime,
     live: Arc<Live<Settings>>,
     metrics: Arc<Metrics>,
-    proxy: Proxy,
+    proxy: Arc<Proxy>,
     sources: aggregate::Handle<Settings>,
     readiness: Readiness,
     /// Cancelled when this process may accept.
@@ -245,10 +245,12 @@ impl Parts {
         let shared = shared.closed_until(opened.clone());
         let links = Arc::clone(&shared.links);
         let probes = Probes::new(Handle::current());
+        let proxy = Arc::new(Proxy::start(options.cores, Arc::new(shared))?);
+        let published = published(&metrics, probes, Arc::downgrade(&proxy));
         Ok(Arc::new(Self {
             started: SystemTime::now(),
-            proxy: Proxy::start(options.cores, Arc::new(shared))?,
-            sources: aggregate::start(Arc::clone(&live), published(&metrics, probes), stop.clone()),
+            proxy,
+            sources: aggregate::start(Arc::clone(&live), published, stop.clone()),
             readiness: Readiness::default(),
             opened,
             relieved: CancellationToken::new(),
@@ -281,10 +283,13 @@ impl Parts {
         };
         self.sources.expect(dns::SOURCE);
         let (names, updates) = (self.sources.hosts(), self.sources.updates());
+        let (again, requests) = dns::Again::new();
+        self.proxy.ask_callers_again(ask_again(again, self.sources.clone()));
         tokio::spawn(dns::watch(
             settings.dns.subscribe(),
             names,
             remembered,
+            requests,
             updates,
             stop.clone(),
         ));
@@ -303,13 +308,31 @@ impl Parts {
     }
 }
 
+/// Asks for names once more, until what they stand for is in force.
+fn ask_again(again: dns::Again, sources: aggregate::Handle<Settings>) -> Box<AskAgain> {
+    Box::new(move |names| {
+        let (again, sources) = (again.clone(), sources.clone());
+        Box::pin(async move {
+            again.ask(names).await;
+            sources.refresh().await;
+        })
+    })
+}
+
 /// What happens at every new generation.
-fn published(metrics: &Arc<Metrics>, probes: Probes) -> Box<aggregate::Published<Settings>> {
+fn published(
+    metrics: &Arc<Metrics>,
+    probes: Probes,
+    proxy: Weak<Proxy>,
+) -> Box<aggregate::Published<Settings>> {
     let metrics = Arc::clone(metrics);
     Box::new(move |generation| {
         let labels = generation.table.routes().map(|route| &route.label);
         metrics.admit_routes(labels, generation.settings.metrics_routes);
         metrics.published(generation.table.len(), generation.number, generation.since);
         probes.follow(&generation.table);
+        if let Some(proxy) = proxy.upgrade() {
+            proxy.follow_egress(&generation.table);
+        }
     })
 }

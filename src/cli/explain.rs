@@ -25,6 +25,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 Examples:
   strait explain checkout.shop.mesh.example --from 203.0.113.9
   strait explain checkout.shop.mesh.example --cluster east --app shop/frontend
+  strait explain 10.0.0.5:20001 --from 10.0.4.7
   strait explain checkout.shop.mesh.example --config config/strait.yaml
 
 Exit codes:
@@ -32,7 +33,7 @@ Exit codes:
   1  it would be refused, or nobody could be asked
   2  the command line is wrong")]
 pub struct ExplainArguments {
-    /// The server name that a client asks for
+    /// The server name that a client asks for, or the egress address that it dials
     name: String,
     /// The address that the client connects from
     #[arg(long, value_name = "ADDRESS")]

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 
 use crate::admin::status::{
-    CertificateStatus, ConfigStatus, EndpointStatus, LimitStatus, LinkStatus, ListenerStatus,
-    RefusalStatus, RouteStatus, SourceStatus, Status, moment,
+    CertificateStatus, ConfigStatus, EgressStatus, EndpointStatus, LimitStatus, LinkStatus,
+    ListenerStatus, RefusalStatus, RouteStatus, SourceStatus, Status, moment,
 };
 
 use super::client::{AdminUrl, Answer, ClientError, get};
@@ -91,6 +91,7 @@ fn table(status: &Status, now: SystemTime, to: &mut impl Write) -> io::Result<()
     headline(status, now, to)?;
     config(&status.config, now, to)?;
     listeners(&status.listeners, to)?;
+    egress(status, to)?;
     limits(&status.limits, to)?;
     links(status, to)?;
     routes(status, to)?;
@@ -139,6 +140,22 @@ fn listeners(listeners: &[ListenerStatus], to: &mut impl Write) -> io::Result<()
         table.row([kind.into(), address.into(), bound.as_ref().unwrap_or(address).into()]);
     }
     table.print(to)
+}
+
+fn egress(status: &Status, to: &mut impl Write) -> io::Result<()> {
+    let mut table = Table::new(["EGRESS", "APP", "STATE"]);
+    for EgressStatus { address, app, trouble, .. } in &status.egress {
+        let state = match trouble {
+            None => Cell(GOOD, "listening".into()),
+            Some(trouble) => Cell(BAD, trouble.clone()),
+        };
+        table.row([address.into(), app.into(), state]);
+    }
+    table.print(to)?;
+    for problem in &status.egress_problems {
+        writeln!(to, "{} {problem}\n", styled(WARNING, "egress:"))?;
+    }
+    Ok(())
 }
 
 fn limits(limits: &[LimitStatus], to: &mut impl Write) -> io::Result<()> {
@@ -335,6 +352,23 @@ mod tests {
         LimitStatus { limit: limit.into(), of: of.map(Into::into), used, most, lowered_from }
     }
 
+    fn two_addresses() -> Vec<EgressStatus> {
+        vec![
+            EgressStatus {
+                address: "10.0.0.5:20000".into(),
+                bound: "[::]:20000".into(),
+                app: "shop/orders".into(),
+                trouble: None,
+            },
+            EgressStatus {
+                address: "10.0.0.5:20001".into(),
+                bound: "[::]:20001".into(),
+                app: "shop/payment".into(),
+                trouble: Some("cannot listen".into()),
+            },
+        ]
+    }
+
     fn gateway() -> Status {
         Status {
             cluster: "west".into(),
@@ -352,6 +386,8 @@ mod tests {
                 errors: vec!["strait.yaml:3:5: error: unknown key\nhelp: remove it".into()],
                 warnings: vec!["open route".into()],
             },
+            egress: two_addresses(),
+            egress_problems: vec!["shop/mail: no address is free".into()],
             listeners: vec![ListenerStatus {
                 kind: "ingress".into(),
                 address: "[::]:0".into(),
@@ -402,6 +438,12 @@ The last change is invalid and has no effect; what was in force before stays so:
 
 LISTENER  ADDRESS  BOUND
 ingress   [::]:0   [::]:41234
+
+EGRESS          APP           STATE
+10.0.0.5:20000  shop/orders   listening
+10.0.0.5:20001  shop/payment  cannot listen
+
+egress: shop/mail: no address is free
 
 LIMIT        OF              USED  AT MOST
 connections                  3     9341: too few file descriptors for 100000

@@ -58,6 +58,8 @@ pub(super) struct File {
 pub(super) struct Listeners {
     /// Listeners where the server name of the TLS hello decides; by default one at `[::]:8443`.
     pub(super) ingress: List<Ingress>,
+    /// Where every imported app has an address of its own, for callers that send no server name; by default nowhere.
+    pub(super) egress: Setting<Egress>,
     /// `/metrics`, `/healthz` and `/readyz` for scrapes and probes from outside; by default nowhere.
     pub(super) metrics: Setting<MetricsListener>,
     /// The admin API.
@@ -73,6 +75,23 @@ pub(super) struct Ingress {
     pub(super) address: Setting<String>,
     /// Demands a PROXY protocol header.
     pub(super) proxy_protocol: Setting<ProxyProtocol>,
+}
+
+/// Egress addresses: `bind` with `ports`, or `pool` with `port`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Egress {
+    /// The IP address where Strait listens; `[::]` takes IPv4 and IPv6.
+    pub(super) bind: Setting<String>,
+    /// The IP address that callers dial; by default `bind`, unless that is every address.
+    pub(super) announce: Setting<String>,
+    /// The ports to give, `20000-29999`; without it only apps that pin a port have one.
+    pub(super) ports: Setting<String>,
+    /// A network of which every app gets an address. It must be routed to this machine.
+    pub(super) pool: Setting<String>,
+    /// The port at each address of the pool: that which callers dial, 50002 with Dapr on Kubernetes.
+    #[schemars(with = "Option<u16>", range(min = 1))]
+    pub(super) port: Setting<String>,
 }
 
 /// Who sends a PROXY protocol header.
@@ -165,13 +184,17 @@ pub(super) struct LocalApp {
     pub(super) check: Setting<Check>,
 }
 
-/// Where an app calls from.
+/// Where an app calls from: exactly one key.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct From {
     /// A network in which no other app's callers are.
-    #[schemars(required)]
     pub(super) network: Setting<String>,
+    /// A name that stands for the addresses of its pods, such as a headless Service's. Followed as its TTL says.
+    pub(super) dns: Setting<String>,
+    /// A user id of this machine. Tells the callers on loopback apart; only on Linux.
+    #[schemars(with = "Option<u32>")]
+    pub(super) uid: Setting<String>,
 }
 
 /// An endpoint with more than its address.
@@ -265,9 +288,28 @@ pub(super) struct Import {
     pub(super) allow: Setting<TextOr<Vec<Spot<String>>>>,
     /// Its name, instead of those that `names` makes.
     pub(super) name: Setting<String>,
+    /// The egress address that it is to have; by default any of `listeners.egress`.
+    pub(super) egress: Setting<Pin>,
+    /// How many egress addresses it has, by default 1: a sidecar has one connection to each.
+    #[schemars(with = "Option<u16>", range(min = 1))]
+    pub(super) addresses: Setting<String>,
+    /// Whether callers that speak no TLS, as sidecars without mTLS, are carried too: only by egress, and only to this cluster's
+    /// own endpoints. By default not.
+    pub(super) plaintext: Setting<bool>,
     /// Whether a connection that carries nothing but pings may be closed, in a drain and for `limits.maxAge`. By default true;
     /// false for calls that are silent for longer than a second.
     pub(super) quiet_close: Setting<bool>,
+}
+
+/// An egress address that an app must have: a port where there are ports, an address where there is a pool.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Pin {
+    /// The port, in `listeners.egress.ports` or outside of it.
+    #[schemars(with = "Option<u16>", range(min = 1))]
+    pub(super) port: Setting<String>,
+    /// The address, of `listeners.egress.pool`.
+    pub(super) address: Setting<String>,
 }
 
 /// A route to what is no app.

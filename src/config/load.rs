@@ -116,7 +116,7 @@ fn assemble(path: &Path, contents: Vec<(PathBuf, Content)>, open: OpenRoutes<'_>
             (Ok(Loaded { config, warnings, fingerprint, files }), None)
         }
         Some(Ok(config)) => (Err(errors), Arc::into_inner(config.routes)),
-        Some(Err(routes)) => (Err(errors), Some(routes)),
+        Some(Err(routes)) => (Err(errors), Some(*routes)),
         None => (Err(errors), None),
     };
     let stamps = Stamps::default();
@@ -196,7 +196,7 @@ fn complete(
     open: OpenRoutes<'_>,
     fingerprint: &mut Fingerprint,
     problems: &mut Problems,
-) -> Result<Config, Routes> {
+) -> Result<Config, Box<Routes>> {
     let mut files = Vec::new();
     for NamedFile { path, problem } in &resolved.routes_files {
         fingerprint.add_path(path);
@@ -216,6 +216,7 @@ fn complete(
         reserved,
         local,
         callers,
+        egress,
         cluster,
         listeners,
         settings,
@@ -224,8 +225,8 @@ fn complete(
         state_dir,
         ..
     } = resolved;
-    let routes = Routes { routes, files, reserved, local, callers };
-    let Some(cluster) = cluster else { return Err(routes) };
+    let routes = Routes { routes, files, reserved, local, callers, egress };
+    let Some(cluster) = cluster else { return Err(Box::new(routes)) };
     let (settings, routes) = (Arc::new(settings), Arc::new(routes));
     Ok(Config { cluster, listeners, settings, resolver, links, routes, state_dir })
 }

@@ -8,7 +8,6 @@ const LATER: &[&str] = &[
     "allowed",
     "allowedApps",
     "dns",
-    "egress",
     "firstByteTimeout",
     "maxAge",
     "plaintext",

@@ -96,13 +96,14 @@ impl SourceStatus {
     }
 }
 
-/// The DNS names that routes lead to: what there is to resolve.
+/// The DNS names that routes lead to and callers are known by: what there is to resolve.
 pub fn hosts(routes: &Routes) -> HashSet<Name> {
     let written = routes.routes.iter().flat_map(|route| &route.endpoints);
     let imports = routes.routes.iter().filter_map(|route| route.import.as_ref());
     let gateways = imports.flat_map(|import| &import.gateways);
     let written = written.map(|endpoint| &endpoint.at).chain(gateways.map(|gateway| &gateway.at));
     let mut hosts: HashSet<Name> = written.filter_map(host).collect();
+    hosts.extend(routes.callers.iter().flat_map(|caller| caller.hosts.iter().cloned()));
     hosts.extend(routes.files.iter().flat_map(|file| file.lists().flatten()).filter_map(host));
     hosts
 }
@@ -173,6 +174,8 @@ mod tests {
                 own: false,
                 gateways: vec![gateway],
                 quiet_close: true,
+                egress: crate::model::egress::EgressSpec::default(),
+                plaintext: false,
             }),
             endpoints: vec![endpoint("a.example:1"), endpoint("10.0.0.1:1")],
             check: None,

@@ -15,6 +15,8 @@ pub struct Client {
     pub source: SocketAddr,
     /// The cluster that speaks for it; `None` for a client that came by itself.
     pub link: Option<Arc<Linked>>,
+    /// The user whom its process runs as, where that is of this machine and known.
+    pub user: Option<u32>,
 }
 
 /// What is known of a client behind a link.
@@ -50,7 +52,7 @@ pub enum Asker {
 impl Client {
     /// A client without a PROXY header and without a link.
     pub fn direct(peer: SocketAddr) -> Self {
-        Self { peer, source: peer, link: None }
+        Self { peer, source: peer, link: None, user: None }
     }
 
     /// The address that networks are compared with: an IPv4 client of a dual-stack listener is an IPv4 client. `None` behind a

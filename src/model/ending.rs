@@ -39,6 +39,8 @@ pub enum Ending {
     IdleTimeout,
     /// Closed because the gateway stops.
     Drained,
+    /// The egress address that it came by was to be another app's.
+    Revoked,
     /// Over a limit.
     Overloaded,
     /// This gateway is already dialling for the same hello: a route leads back to it.
@@ -90,7 +92,7 @@ impl Alert {
 
 impl Ending {
     /// Every ending, for metrics and documentation.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Completed,
         Self::ClientGone,
         Self::BadProxyHeader,
@@ -109,6 +111,7 @@ impl Ending {
         Self::ResetByEndpoint,
         Self::IdleTimeout,
         Self::Drained,
+        Self::Revoked,
         Self::Overloaded,
         Self::Loop,
         Self::Internal,
@@ -135,6 +138,7 @@ impl Ending {
             Self::ResetByEndpoint => "reset_by_endpoint",
             Self::IdleTimeout => "idle_timeout",
             Self::Drained => "drained",
+            Self::Revoked => "revoked",
             Self::Overloaded => "overloaded",
             Self::Loop => "loop",
             Self::Internal => "internal",
@@ -164,7 +168,8 @@ impl Ending {
             | Self::ResetByClient
             | Self::ResetByEndpoint
             | Self::IdleTimeout
-            | Self::Drained => false,
+            | Self::Drained
+            | Self::Revoked => false,
         }
     }
 }

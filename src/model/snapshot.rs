@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::app::AppId;
+use super::egress::{EgressSpec, Space};
 use super::name::{Name, NameError, NamePattern};
 use super::routes_file::RoutesFile;
 
@@ -42,7 +43,9 @@ pub struct Routes {
     /// The networks of this cluster: whose clients are local.
     pub local: Vec<IpNet>,
     /// The apps of this cluster that are known as callers, by where they call from.
-    pub callers: Vec<(AppId, Vec<IpNet>)>,
+    pub callers: Vec<CallerSpec>,
+    /// Where imported apps have addresses of their own; `None` where they have none.
+    pub egress: Option<EgressListeners>,
 }
 
 /// One route: the names that lead to it, who may use it, where it goes.
@@ -110,6 +113,32 @@ pub struct ImportSpec {
     pub gateways: Vec<GatewaySpec>,
     /// Whether a local caller's connection that seems to carry no call may be closed.
     pub quiet_close: bool,
+    /// The egress addresses that it is to have.
+    pub egress: EgressSpec,
+    /// Whether callers that do not speak TLS are carried too.
+    pub plaintext: bool,
+}
+
+/// Where an app of this cluster calls from. By this it is known as a caller: its place in the network, no identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallerSpec {
+    /// The app.
+    pub app: AppId,
+    /// Its networks.
+    pub networks: Vec<IpNet>,
+    /// Names that stand for the addresses of its pods.
+    pub hosts: Vec<Name>,
+    /// Users of this machine that its processes run as.
+    pub users: Vec<u32>,
+}
+
+/// `listeners.egress`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EgressListeners {
+    /// Where addresses come from.
+    pub space: Space,
+    /// The file that keeps them.
+    pub lock: PathBuf,
 }
 
 /// A gateway of another cluster, as a way to an app.

@@ -20,6 +20,7 @@ use crate::socket;
 
 use super::Shared;
 use super::admission::Limit;
+use super::asked::{asked, decide};
 use super::core::Core;
 use super::dial::{self, Dial, Dialled};
 use super::engine;
@@ -72,12 +73,12 @@ pub(super) async fn serve(core: Arc<Core>, listening: Arc<Listening>, accepted: 
     let joined = tokio::select! {
         biased;
         joined = join(shared, &listening, &mut incoming, &settings.limits, at, &mut record) => joined,
-        () = core.cut.cancelled() => Err(Refused::new(Ending::Drained, "the gateway stops")),
+        () = listening.cut(&core).cancelled() => Err(Refused::cut(listening.is_revoked())),
     };
     match joined {
         Ok(joined) => {
             record.held.open = Some(open);
-            carry(&core, incoming.leg, joined, record).await;
+            carry(&core, &listening, incoming.leg, joined, record).await;
         }
         Err(refused) => {
             record.refused(&refused, incoming.spoke());
@@ -113,25 +114,28 @@ async fn join(
     record.client(client.clone());
     shared.admission.admit(&mut entry, source, limits)?;
 
-    let hello = timeout_at(deadline, incoming.hello(limits.hello_bytes));
-    let hello = hello.await.unwrap_or_else(|_| Err(Refused::late()))?;
-    record.hello(&hello.name);
-    let client = far::unwrap(shared, incoming, &hello.name, client, deadline, record).await?;
+    let asked = timeout_at(deadline, asked(listening, incoming, limits.hello_bytes));
+    let asked = asked.await.unwrap_or_else(|_| Err(Refused::late()))?;
+    record.hello(asked.name());
+    let client = match asked.name() {
+        Some(name) => far::unwrap(shared, incoming, name, client, deadline, record).await?,
+        None => client,
+    };
     record.held.permit = Some(entry.heard());
     #[cfg(test)]
-    super::tests::fault(&hello.name);
+    asked.name().into_iter().for_each(super::tests::fault);
 
-    let (decision, settings) = decide(shared, &hello.name, &client, record)?;
+    let (decision, settings) = decide(shared, &asked, incoming, &client, record).await?;
     let Decision { route, side, .. } = &decision;
     let counters = record.route(&route.label);
-    let dial = shared.dialling.enter(hello.random)?;
+    let dial = shared.dialling.enter(asked.random().unwrap_or_else(|| record.id().random()))?;
     let dialled = connect(shared, incoming, &decision, &client, announced, &settings, record);
     let endpoint = dialled.await?;
     far::accepted(&mut incoming.leg).await?;
 
     let mut front = Vec::new();
-    if route.send_proxy {
-        front = header(announced, incoming, &hello.name, record.id())?;
+    if let Some(name) = asked.name().filter(|_| route.send_proxy) {
+        front = header(announced, incoming, name, record.id())?;
     }
     let (preface, sent) = incoming.preface(&front, &endpoint);
     let idle = settings.limits.idle_timeout;
@@ -164,27 +168,6 @@ fn header(
         None => incoming.ends().map_err(|error| Refused::gone(&error))?,
     };
     Ok(proxy_protocol::encode(ends.source, ends.destination, name.as_str(), &id.text()))
-}
-
-/// The one load of what is in force. The table is let go with it: what goes on holds its route, and the settings that were
-/// published with the table.
-fn decide(
-    shared: &Shared,
-    name: &CanonicalName,
-    client: &Client,
-    record: &mut Record,
-) -> Result<(Decision, Arc<Settings>), Refused> {
-    let generation = shared.live.load();
-    record.settings(&generation.settings);
-    match generation.table.decide(name.as_str(), client) {
-        Ok(decision) => Ok((decision, Arc::clone(&generation.settings))),
-        Err(refusal) => {
-            if let Some(label) = &refusal.label {
-                record.route(label);
-            }
-            Err(Refused::decision(&refusal))
-        }
-    }
 }
 
 /// Dials, and notes where that has led.
@@ -223,7 +206,14 @@ async fn connect(
 
 /// From a connected endpoint to the end: by the engine, for which this task is not needed any more, or by the relay where the
 /// sockets are not of the core's own set.
-async fn carry(core: &Core, client: Leg, joined: Joined, mut record: Box<Record>) {
+async fn carry(
+    core: &Core,
+    listening: &Listening,
+    client: Leg,
+    joined: Joined,
+    mut record: Box<Record>,
+) {
+    let stop = listening.cut(core);
     let Joined { endpoint, preface, header, sent, counters, idle, may_leave, dial } = joined;
     match watched(client, endpoint) {
         Ok((client, endpoint)) => {
@@ -239,7 +229,7 @@ async fn carry(core: &Core, client: Leg, joined: Joined, mut record: Box<Record>
                 dial,
                 finish,
             };
-            engine::carry(connection, &core.cut).await;
+            engine::carry(connection, stop).await;
         }
         Err((client, endpoint)) => {
             // Fails only on a socket that is broken already, which the relay finds out. The client's is inherited.
@@ -249,7 +239,7 @@ async fn carry(core: &Core, client: Leg, joined: Joined, mut record: Box<Record>
             let drain = &shared.draining;
             let leaving = may_leave.then_some(Leaving { wanted: &wanted, drain });
             let (up, down) = counters;
-            let terms = Terms { up, down, idle, stop: &core.cut, leaving };
+            let terms = Terms { up, down, idle, stop, leaving };
             // On the heap: a task must not keep the room for it where the engine carries.
             let relay = Box::pin(relay((client, endpoint), (preface, header, sent), dial, terms));
             let (end, up, down) = relay.await;

@@ -17,6 +17,7 @@ use crate::socket;
 
 use super::Shared;
 use super::admission::Usage;
+use super::egress::Egress;
 use super::inherited::Inherited;
 use super::listener::{Listening, accept};
 use super::thread::{Form, Thread};
@@ -30,10 +31,11 @@ const LINGERING: Duration = Duration::from_secs(5);
 /// nothing on its way takes a lock that another core holds for long.
 #[derive(Debug)]
 pub struct Proxy {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     threads: Vec<Thread>,
     listeners: Mutex<Vec<Listed>>,
-    inherited: Inherited,
+    pub(super) inherited: Inherited,
+    pub(super) egress: Egress,
     /// Where listeners were that went, and when: for a moment their sockets still listen.
     gone: Mutex<Vec<(SocketAddr, Instant)>>,
     /// Ends the threads.
@@ -107,7 +109,8 @@ impl Proxy {
         // Made before the first thread: dropped with an error, it ends those that did start.
         let (inherited, gone) = (Inherited::default(), Mutex::default());
         let driver = Arc::new(Driver::start()?);
-        let mut proxy = Self { shared, threads: Vec::new(), listeners, inherited, gone, ended };
+        let (threads, egress) = (Vec::new(), Egress::default());
+        let mut proxy = Self { shared, threads, listeners, inherited, egress, gone, ended };
         for number in 0..cores.max(1) {
             let thread = Thread::start(form, number, &proxy.shared, &driver, &proxy.ended)?;
             proxy.threads.push(thread);
@@ -132,7 +135,10 @@ impl Proxy {
             let copies = listed.copies.iter().map(TcpListener::try_clone);
             Ok((listed.ingress.address, copies.collect::<io::Result<_>>()?))
         };
-        self.listed().iter().map(copy).collect()
+        let ingress: io::Result<Vec<_>> = self.listed().iter().map(copy).collect();
+        let mut copies = ingress?;
+        copies.extend(self.egress_copies()?);
+        Ok(copies)
     }
 
     /// Binds what is new among the wanted listeners: all of it or, when one cannot be bound, nothing. Only [`commit`](Self::commit)
@@ -175,8 +181,8 @@ impl Proxy {
             self.gone().push((removed.bound, Instant::now()));
             removed.listening.stop.cancel();
         }
-        self.shared.admission.descriptors.refresh();
-        self.shared.admission.descriptors.listen(self.threads.len(), listed.len());
+        drop(listed);
+        self.count_listeners();
     }
 
     /// Prepares and commits.
@@ -235,6 +241,7 @@ impl Proxy {
         for listed in &mut *listed {
             listed.copies.clear();
         }
+        self.egress.stop_accepting();
         self.shared.shutdown.stop_accepting();
     }
 
@@ -260,8 +267,35 @@ impl Proxy {
         self.shared.shutdown.cut();
     }
 
-    fn gone(&self) -> MutexGuard<'_, Vec<(SocketAddr, Instant)>> {
+    pub(super) fn gone(&self) -> MutexGuard<'_, Vec<(SocketAddr, Instant)>> {
         self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has a core do something; cores take turns by number.
+    pub(super) fn spawn_on(&self, number: usize, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(thread) = self.threads.get(number % self.threads.len().max(1)) {
+            thread.spawner.spawn(Box::pin(work));
+        }
+    }
+
+    /// Tells how many sockets listen: their descriptors are no connection's. One of an egress address has a single core, and a copy.
+    pub(super) fn count_listeners(&self) {
+        let cores = self.threads.len().max(1);
+        let listeners = self.listed().len() + (self.egress.count() * 2).div_ceil(cores);
+        self.shared.admission.descriptors.refresh();
+        self.shared.admission.descriptors.listen(cores, listeners);
+    }
+
+    /// Has a core accept; cores take turns by number.
+    pub(super) fn accept_on<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        number: usize,
+        accept: impl FnOnce(Arc<Core>) -> F,
+    ) {
+        if let Some(thread) = self.threads.get(number % self.threads.len().max(1)) {
+            let accept = accept(Arc::clone(&thread.core));
+            thread.spawner.spawn(Box::pin(self.shared.shutdown.acceptor(accept)));
+        }
     }
 
     fn listed(&self) -> MutexGuard<'_, Vec<Listed>> {

@@ -58,6 +58,15 @@ impl ConnectionId {
         text.iter().try_fold(0, read).map(Self)
     }
 
+    /// Stands for a connection without a hello, where randoms tell connections apart.
+    pub(super) fn random(self) -> [u8; 32] {
+        let mut random = [0; 32];
+        for (to, octet) in random.iter_mut().zip(self.0.to_be_bytes()) {
+            *to = octet;
+        }
+        random
+    }
+
     /// Its octets as text, which are also the PROXY protocol's unique id.
     pub(super) fn text(self) -> [u8; LENGTH] {
         let mut text = [0; LENGTH];

@@ -14,7 +14,7 @@ use crate::proxy_protocol::{self, Addresses, Header, Parsed};
 use crate::reactor::Socket;
 
 use super::buffer;
-use super::hello::{Hello, HelloParser, Progress};
+use super::hello::{HANDSHAKE, Hello, HelloParser, Progress};
 use super::link::Leg;
 use super::refuse::Refused;
 
@@ -88,6 +88,31 @@ impl Incoming {
                 Progress::Wrong(error) => return Err(Refused::hello(error)),
             }
         }
+    }
+
+    /// Reads what an app's own address is sent first, all of it where that is a hello; `limit` counts its raw bytes. The random of a
+    /// hello, and nothing of what is no TLS.
+    pub(super) async fn opening(&mut self, limit: usize) -> Result<Option<[u8; 32]>, Refused> {
+        let mut parser = HelloParser::nameless(limit);
+        loop {
+            match self.received.first() {
+                Some(&HANDSHAKE) => {
+                    if let Some(random) =
+                        parser.advance_nameless(&self.received).map_err(Refused::hello)?
+                    {
+                        return Ok(Some(random));
+                    }
+                }
+                Some(_) => return Ok(None),
+                None => {}
+            }
+            self.more(limit.saturating_add(1)).await?;
+        }
+    }
+
+    /// Whether what came does not begin as TLS does.
+    pub(super) fn is_plain(&self) -> bool {
+        self.received.first().is_some_and(|first| *first != HANDSHAKE)
     }
 
     /// What the endpoint is to get first: the bytes behind a PROXY header, ours behind `header`, which goes in front of them. At the end

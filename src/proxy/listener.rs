@@ -19,6 +19,7 @@ use crate::socket;
 
 use super::connection::{Accepted, serve};
 use super::core::Core;
+use super::egress::{LABEL, Tenure};
 use super::places::Places;
 
 /// Shortest wait after an accept that failed for want of something, and longest: descriptors come back when connections end, and
@@ -38,6 +39,8 @@ pub(super) struct Listening {
     trusted: ArcSwap<Networks>,
     /// `limits.perListener`
     pub(super) open: Places,
+    /// The app that it is for, where its address and no name decides.
+    pub(super) tenure: Option<Arc<Tenure>>,
     /// Another process made its sockets, and may keep them.
     pub(super) inherited: bool,
     /// Ends its accept loops.
@@ -47,7 +50,24 @@ pub(super) struct Listening {
 impl Listening {
     pub(super) fn new(address: SocketAddr, proxy_from: &[IpNet], stop: CancellationToken) -> Self {
         let (open, trusted) = (Places::default(), ArcSwap::from_pointee(networks(proxy_from)));
-        Self { label: address.to_string().into(), trusted, open, inherited: false, stop }
+        let label = address.to_string().into();
+        Self { label, trusted, open, tenure: None, inherited: false, stop }
+    }
+
+    /// A listener of an egress address.
+    pub(super) fn of_egress(tenure: Arc<Tenure>, stop: CancellationToken) -> Self {
+        let (open, trusted) = (Places::default(), ArcSwap::default());
+        Self { label: LABEL.into(), trusted, open, tenure: Some(tenure), inherited: false, stop }
+    }
+
+    /// What ends a connection that came by it, before its time.
+    pub(super) fn cut<'a>(&'a self, core: &'a Core) -> &'a CancellationToken {
+        self.tenure.as_ref().map_or(&core.cut, |tenure| &tenure.stop)
+    }
+
+    /// Whether its connections are to end because its address is to be another app's.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.tenure.as_ref().is_some_and(|tenure| tenure.is_revoked())
     }
 
     /// From now on these networks send a PROXY header.

@@ -1,6 +1,6 @@
 //! The data path: accept → hello → route → policy → dial → relay → record. `connection` tells it; [`Proxy`] runs it.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -14,10 +14,13 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 
 mod admission;
+mod asked;
 mod buffer;
+mod callers;
 mod connection;
 mod core;
 mod dial;
+mod egress;
 mod engine;
 pub mod hello;
 mod id;
@@ -34,7 +37,9 @@ mod tests;
 mod thread;
 
 pub use self::admission::Usage;
+pub use self::callers::AskAgain;
 pub use self::core::{ApplyError, Prepared, Proxy};
+pub use self::egress::LABEL as EGRESS_LABEL;
 
 /// What all connections of one gateway share.
 #[derive(Debug)]
@@ -54,6 +59,9 @@ pub struct Shared {
     /// Refused connections that are listened to until they stop.
     discarding: places::Places,
     dialling: dial::Dialling,
+    callers: callers::Callers,
+    /// Counts egress addresses that changed their app while connections lived.
+    revocations: AtomicU64,
     /// Nothing is accepted before it is cancelled.
     opened: CancellationToken,
     /// Another process accepts from the listeners' sockets.
@@ -80,6 +88,8 @@ impl Shared {
             complaints: admission::Complaints::default(),
             discarding: places::Places::default(),
             dialling: dial::Dialling::default(),
+            callers: callers::Callers::default(),
+            revocations: AtomicU64::new(0),
             opened,
             given: AtomicBool::new(false),
             drained_by: OnceLock::new(),
@@ -96,6 +106,7 @@ impl Shared {
     /// Which connections are to be closed when they are quiet.
     fn wanted(&self) -> engine::Wanted {
         let max_age = self.live.settings().limits.max_age;
-        engine::Wanted { drained_by: self.drained_by.get().copied(), max_age }
+        let revocations = self.revocations.load(Ordering::Acquire);
+        engine::Wanted { drained_by: self.drained_by.get().copied(), max_age, revocations }
     }
 }

@@ -128,11 +128,11 @@ impl Record {
     }
 
     /// The hello is whole.
-    pub(super) fn hello(&mut self, name: &CanonicalName) {
+    pub(super) fn hello(&mut self, name: Option<&CanonicalName>) {
         let took = self.accepted.elapsed();
         self.shared.metrics.hello(took);
         self.hello = Some(took);
-        self.name = Some(name.as_str().into());
+        self.name = name.map(|name| name.as_str().into());
     }
 
     /// What applies from the decision on.
@@ -190,6 +190,7 @@ impl Record {
             End::ResetByClient => Ending::ResetByClient,
             End::ResetByEndpoint => Ending::ResetByEndpoint,
             End::Idle => Ending::IdleTimeout,
+            End::Stopped if self.listening.is_revoked() => Ending::Revoked,
             End::Quiet | End::Stopped => Ending::Drained,
             End::Fault => Ending::Internal,
         };
@@ -294,6 +295,10 @@ impl Finish for Record {
     fn finish(mut self: Box<Self>, carried: Carried) {
         self.relayed(carried.end, carried.up, carried.down);
     }
+
+    fn is_revoked(&self) -> bool {
+        self.listening.is_revoked()
+    }
 }
 
 impl Drop for Record {
@@ -338,6 +343,7 @@ fn level(outcome: &Outcome) -> Level {
         | Ending::LinkRefused
         | Ending::NoHealthyEndpoint
         | Ending::ConnectFailed
+        | Ending::Revoked
         | Ending::Overloaded
         | Ending::Loop => Level::WARN,
         Ending::ClientGone if outcome.silent => Level::DEBUG,
@@ -419,7 +425,7 @@ mod tests {
                 source: "198.51.100.7:5".parse().unwrap(),
                 ..record.client.clone()
             });
-            record.hello(&CanonicalName::parse(b"Checkout.Shop.example").unwrap());
+            record.hello(Some(&CanonicalName::parse(b"Checkout.Shop.example").unwrap()));
             record.route(&"shop/checkout".into());
             *record.attempts() += 2;
             let endpoint = Endpoints::default().intern("10.0.0.7:50002".parse().unwrap(), None);

@@ -83,6 +83,22 @@ impl Refused {
         Self { alert: error.alert(), hint: error.hint().or(refused.hint), limit, ..refused }
     }
 
+    /// Bytes that are no TLS, for an app whose import does not say that they are carried. No alert: nobody would read one.
+    pub(super) fn plain(start: &[u8]) -> Self {
+        let refused = Self::hello(HelloError::plain(start));
+        let hint = "this sidecar runs without mTLS: switch it on for the caller (a sentry must run), or write `plaintext: true` at the \
+                    import, for endpoints of this cluster; nothing but the network protects it then";
+        Self { alert: None, hint: Some(hint), ..refused }
+    }
+
+    /// Before its endpoint was connected, the gateway or the address had to end it.
+    pub(super) fn cut(is_revoked: bool) -> Self {
+        if is_revoked {
+            return Self::new(Ending::Revoked, "the egress address is to be another app's");
+        }
+        Self::new(Ending::Drained, "the gateway stops")
+    }
+
     /// A name that leads nowhere, or not for this client.
     pub(super) fn decision(refusal: &Refusal) -> Self {
         let refused = Self::new(refusal.ending(), refusal.why.to_string());
@@ -98,7 +114,7 @@ impl Refused {
 /// Of no more than `most` at a time it is waited for.
 pub(super) async fn close(leg: Leg, refused: &Refused, discarding: &Places, most: usize) {
     // Nobody is there to be told, or the whole gateway goes.
-    if refused.ending == Ending::ClientGone || refused.ending == Ending::Drained {
+    if matches!(refused.ending, Ending::ClientGone | Ending::Drained | Ending::Revoked) {
         return;
     }
     // Where descriptors are what is missing, the one that it has is given back at once.
@@ -163,7 +179,8 @@ fn alert(ending: Ending) -> Option<Alert> {
         | Ending::ResetByClient
         | Ending::ResetByEndpoint
         | Ending::IdleTimeout
-        | Ending::Drained => None,
+        | Ending::Drained
+        | Ending::Revoked => None,
     }
 }
 
@@ -222,7 +239,8 @@ pub(super) fn hint(ending: Ending) -> Option<&'static str> {
         | Ending::ResetByClient
         | Ending::ResetByEndpoint
         | Ending::IdleTimeout
-        | Ending::Drained => None,
+        | Ending::Drained
+        | Ending::Revoked => None,
     }
 }
 

@@ -350,7 +350,7 @@ mod tests {
             candidate.via = gateway.then(|| Arc::clone(&via));
         }
         let callers = Policy::compile(&Allow::Rules(vec![AllowRule::Any]));
-        route.import = Some(Arc::new(Import { callers, own, quiet_close: true }));
+        route.import = Some(Arc::new(Import { callers, own, quiet_close: true, plaintext: false }));
         route
     }
 

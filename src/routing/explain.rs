@@ -2,6 +2,7 @@
 //!
 //! Asks the table that the data path asks, and adds why.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::model::client::{Asker, Client, Side};
@@ -13,7 +14,7 @@ use super::balance::Attempts;
 use super::callers::Caller;
 use super::endpoint::{Endpoint, Health};
 use super::sides::Why;
-use super::table::{Absence, Candidate, Match, Refusal, Route, Table};
+use super::table::{Absence, Candidate, EgressAddress, Match, Refusal, Route, Table};
 
 pub use super::explanation::{
     AbsentEndpoint, CandidateEndpoint, Explanation, MatchedRoute, PolicyAnswer, PriorityGroup,
@@ -23,6 +24,10 @@ pub use super::explanation::{
 /// Explains a name, as far as somebody says who would ask for it. `live` says that health and load are those of a gateway at
 /// work.
 pub fn explain(table: &Table, written: &str, asker: &Asker, live: bool) -> Explanation {
+    // No server name holds a colon.
+    if let Ok(address) = written.parse() {
+        return explain_address(table, written, address, asker, live);
+    }
     let name = match CanonicalName::parse(written.as_bytes()) {
         Ok(name) => name,
         Err(error) => {
@@ -53,6 +58,57 @@ pub fn explain(table: &Table, written: &str, asker: &Asker, live: bool) -> Expla
     })
 }
 
+/// Explains an egress address, as callers dial it or as it is listened at.
+fn explain_address(
+    table: &Table,
+    written: &str,
+    address: SocketAddr,
+    asker: &Asker,
+    live: bool,
+) -> Explanation {
+    let is_it = |at: &&EgressAddress| at.announce == address || at.bind == address;
+    let Some(at) = table.egress().find(is_it) else {
+        let hint = "no app has this egress address: `strait status` tells who has which, and what is not served";
+        let verdict = refused(Ending::UnknownName, Alert::UnrecognizedName);
+        return Explanation::blank(written, verdict, Some(hint.into()));
+    };
+    let (route, side) = (&at.route, Side::Local);
+    let decided = asker.client().map(|client| table.decide_egress(at.bind, &client));
+    let judged = match decided {
+        Some(Ok(decision)) => Judged::Admitted(decision.admission),
+        Some(Err(refusal)) => Judged::Refused(refusal, judging_texts(route, side)),
+        None => Judged::NoClient(judging_texts(route, side)),
+    };
+    let (verdict, hint) = judged.verdict(route, Some(side), asker, live);
+    let matched = MatchedRoute {
+        label: route.label.to_string(),
+        kind: kind(route).into(),
+        pattern: at.announce.to_string(),
+        because: "it is the app's egress address".into(),
+        also: vec![],
+    };
+    let callers = asker.client().map(|client| callers(table, &client)).unwrap_or_default();
+    let because = "it comes by egress, which is for local callers alone".into();
+    Explanation {
+        name: Some(written.into()),
+        side: Some(SideAnswer { side: side.label().into(), because, callers }),
+        route: Some(matched),
+        policy: Some(judged.into()),
+        priorities: priorities(route, Some(side), live),
+        absent: route.absent.iter().map(|(at, why)| absent(at, *why, live)).collect(),
+        ..Explanation::blank(written, verdict, hint)
+    }
+}
+
+/// The apps that a client is known as: one names it, more are ambiguous.
+fn callers(table: &Table, client: &Client) -> Vec<String> {
+    match table.sides().caller(client) {
+        Caller::Unknown => vec![],
+        Caller::App(app) => vec![app.to_string()],
+        Caller::Ambiguous(one, other) => vec![one.to_string(), other.to_string()],
+    }
+}
+
 impl Explanation {
     fn blank(written: &str, verdict: Verdict, hint: Option<String>) -> Self {
         Self {
@@ -81,10 +137,9 @@ fn side_answer(table: &Table, client: &Client, side: Side) -> Option<SideAnswer>
         (None, Side::Local) => "its address is in `local.networks`".into(),
         (None, Side::Remote) => "its address is not in `local.networks`".into(),
     };
-    let callers = match (side, table.sides().caller(client)) {
-        (Side::Remote, _) | (Side::Local, Caller::Unknown) => vec![],
-        (Side::Local, Caller::App(app)) => vec![app.to_string()],
-        (Side::Local, Caller::Ambiguous(one, other)) => vec![one.to_string(), other.to_string()],
+    let callers = match side {
+        Side::Remote => vec![],
+        Side::Local => callers(table, client),
     };
     Some(SideAnswer { side: side.label().into(), because, callers })
 }
@@ -163,8 +218,7 @@ fn judge(table: &Table, route: &Route, name: &str, client: Option<&Client>) -> J
             match table.decide(name, client) {
                 Ok(decision) => Judged::Admitted(decision.admission),
                 Err(refusal) => {
-                    let rules = judging(route, table.sides().side(client));
-                    Judged::Refused(refusal, rules.rules().map(String::from).collect())
+                    Judged::Refused(refusal, judging_texts(route, table.sides().side(client)))
                 }
             }
         }
@@ -177,6 +231,10 @@ fn judging(route: &Route, side: Side) -> &Policy {
         (Side::Local, Some(import)) => &import.callers,
         (Side::Local, None) | (Side::Remote, Some(_) | None) => &route.policy,
     }
+}
+
+fn judging_texts(route: &Route, side: Side) -> Vec<String> {
+    judging(route, side).rules().map(String::from).collect()
 }
 
 /// Every rule that judges anybody; those for local and for remote clients told apart where they differ.
@@ -220,6 +278,7 @@ impl Judged {
 fn refused_hint(refusal: &Refusal, asker: &Asker) -> String {
     match &refusal.why {
         Why::NoRoute => "write the name under `names` or `routes`, or ask for another".into(),
+        Why::NoAddress => "ask `strait status` which egress address the app has now".into(),
         Why::OnlyImported => "only clients from `local.networks` may call what is imported: add the client's network there if it is \
                               of this cluster, or export the app if others may call it here"
             .into(),
@@ -350,6 +409,7 @@ impl From<Judged> for PolicyAnswer {
                 Why::OnlyImported => Self::OnlyImported,
                 Why::NotExported => Self::NotExported,
                 Why::NoRoute
+                | Why::NoAddress
                 | Why::NoRule
                 | Why::ClusterDenied(_)
                 | Why::UnknownCaller
@@ -372,8 +432,8 @@ mod tests {
     use crate::model::client::Linked;
     use crate::model::name::NamePattern;
     use crate::model::snapshot::{
-        Addresses, Allow, AllowRule, EndpointAt, EndpointSpec, GatewaySpec, ImportSpec, Origin,
-        RouteSpec, Routes,
+        Addresses, Allow, AllowRule, CallerSpec, EndpointAt, EndpointSpec, GatewaySpec, ImportSpec,
+        Origin, RouteSpec, Routes,
     };
     use crate::routing::build::{Inputs, OwnListeners, build};
     use crate::routing::endpoint::Endpoints;
@@ -514,6 +574,8 @@ mod tests {
         };
         let import = ImportSpec {
             quiet_close: true,
+            egress: crate::model::egress::EgressSpec::default(),
+            plaintext: false,
             allow: Allow::Rules(vec![AllowRule::Caller(AppId::parse("shop/frontend").unwrap())]),
             own: true,
             gateways: vec![gateway],
@@ -527,10 +589,12 @@ mod tests {
         let routes = Routes {
             routes: vec![orders, route("plain.example", Allow::Open, &[("10.0.9.2:1", 0)])],
             local: vec!["10.0.0.0/8".parse().unwrap()],
-            callers: vec![(
-                AppId::parse("shop/frontend").unwrap(),
-                vec!["10.0.4.0/24".parse().unwrap()],
-            )],
+            callers: vec![CallerSpec {
+                app: AppId::parse("shop/frontend").unwrap(),
+                networks: vec!["10.0.4.0/24".parse().unwrap()],
+                hosts: vec![],
+                users: vec![],
+            }],
             ..Routes::default()
         };
         let (addresses, own) = (Addresses::default(), OwnListeners::default());

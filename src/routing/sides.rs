@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::model::app::AppId;
 use crate::model::client::{Client, Linked, Side};
 use crate::model::ending::{Alert, Ending};
-use crate::model::snapshot::Routes;
+use crate::model::name::Name;
+use crate::model::snapshot::{Addresses, Routes};
 use crate::policy::{Admission, Networks, Policy};
 
 use super::callers::{Caller, Callers};
@@ -31,6 +32,8 @@ pub struct Refusal {
     /// Whether the client may be told that the name exists: it is of this cluster, has proven to be of another one, or some
     /// `allow` rule admits its network somewhere.
     pub known_source: bool,
+    /// Names by which the client might be known meanwhile, if they were asked for again.
+    pub hosts: Vec<Name>,
 }
 
 /// Why a client may not use a name. Written as the record tells it.
@@ -38,6 +41,8 @@ pub struct Refusal {
 pub enum Why {
     /// No route has it.
     NoRoute,
+    /// No app has this egress address any more.
+    NoAddress,
     /// The app is there for local clients alone.
     OnlyImported,
     /// A link asks for what no export offers.
@@ -55,10 +60,10 @@ pub enum Why {
 }
 
 impl Sides {
-    pub(super) fn new(routes: &Routes, table: &[Arc<Route>]) -> Self {
+    pub(super) fn new(routes: &Routes, addresses: &Addresses, table: &[Arc<Route>]) -> Self {
         Self {
             local: Networks::of(routes.local.iter().copied()),
-            callers: Callers::new(&routes.callers),
+            callers: Callers::new(&routes.callers, addresses),
             known: Networks::admitted_by_rules(table.iter().map(|route| &*route.policy)),
         }
     }
@@ -78,7 +83,19 @@ impl Sides {
 
     /// Who a client is among the apps of this cluster. Nobody of another one is.
     pub(super) fn caller(&self, client: &Client) -> Caller {
-        client.network_address().map_or(Caller::Unknown, |address| self.callers.at(address))
+        client
+            .network_address()
+            .map_or(Caller::Unknown, |address| self.callers.at(address, client.user))
+    }
+
+    /// Whether any app of this cluster is known by the user whom its processes run as.
+    pub(super) fn know_users(&self) -> bool {
+        self.callers.know_users()
+    }
+
+    /// The names that stand for the addresses of those who may call what is imported.
+    fn hosts(&self, import: &Import) -> Vec<Name> {
+        import.callers.callers().flat_map(|app| self.callers.hosts(app)).cloned().collect()
     }
 
     /// Whether a client may use a route, and the app that it was taken for.
@@ -119,13 +136,19 @@ impl Sides {
     pub(super) fn refusal(
         &self,
         why: Why,
-        label: Option<Arc<str>>,
+        route: Option<&Route>,
         client: &Client,
         side: Side,
     ) -> Refusal {
         let known = |address| side == Side::Local || self.known.contain(address);
         let known_source = client.network_address().is_none_or(known);
-        Refusal { why, label, known_source }
+        let import = route.and_then(|route| route.import.as_deref());
+        let hosts = match (&why, import) {
+            (Why::UnknownCaller, Some(import)) => self.hosts(import),
+            (_, Some(_) | None) => Vec::new(),
+        };
+        let label = route.map(|route| Arc::clone(&route.label));
+        Refusal { why, label, known_source, hosts }
     }
 }
 
@@ -144,10 +167,17 @@ fn judge_client(route: &Route, client: &Client) -> Result<Admission, Why> {
 }
 
 impl Refusal {
+    /// Whether nobody knows which app the client is.
+    pub fn is_of_unknown_caller(&self) -> bool {
+        self.why == Why::UnknownCaller
+    }
+
     /// How the connection ends.
     pub fn ending(&self) -> Ending {
         match self.why {
-            Why::NoRoute | Why::OnlyImported | Why::NotExported => Ending::UnknownName,
+            Why::NoRoute | Why::NoAddress | Why::OnlyImported | Why::NotExported => {
+                Ending::UnknownName
+            }
             Why::UnknownCaller | Why::Ambiguous(..) => Ending::UnknownCaller,
             Why::NoRule | Why::ClusterDenied(_) | Why::CallerDenied(_) => Ending::Denied,
         }
@@ -157,7 +187,7 @@ impl Refusal {
     /// elsewhere one that is only imported.
     pub fn alert(&self) -> Alert {
         let told = match self.why {
-            Why::NoRoute | Why::OnlyImported | Why::NotExported => false,
+            Why::NoRoute | Why::NoAddress | Why::OnlyImported | Why::NotExported => false,
             Why::NoRule
             | Why::ClusterDenied(_)
             | Why::UnknownCaller
@@ -172,6 +202,7 @@ impl fmt::Display for Why {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoRoute => out.write_str("no route has this name"),
+            Self::NoAddress => out.write_str("no app has this egress address any more"),
             Self::OnlyImported => out.write_str(
                 "the app is imported and not exported: it is there for local clients alone",
             ),
@@ -198,8 +229,8 @@ mod tests {
     use super::*;
     use crate::model::name::{Name, NamePattern};
     use crate::model::snapshot::{
-        Addresses, Allow, AllowRule, EndpointAt, EndpointSpec, GatewaySpec, ImportSpec, Origin,
-        RouteSpec,
+        Addresses, Allow, AllowRule, CallerSpec, EndpointAt, EndpointSpec, GatewaySpec, ImportSpec,
+        Origin, RouteSpec,
     };
     use crate::routing::balance::Attempts;
     use crate::routing::build::{Inputs, OwnListeners, build};
@@ -247,6 +278,8 @@ mod tests {
                 allow: Allow::Rules(rules),
                 own,
                 quiet_close: true,
+                egress: crate::model::egress::EgressSpec::default(),
+                plaintext: false,
                 gateways: (1..).zip(&CLUSTERS).map(gateway).collect(),
             }),
             endpoints: vec![own],
@@ -258,8 +291,12 @@ mod tests {
 
     fn table(route: RouteSpec, callers: &[(AppId, Vec<IpNet>)]) -> Table {
         let local = vec![net("10.0.0.0/16")];
-        let routes =
-            Routes { routes: vec![route], local, callers: callers.to_vec(), ..Routes::default() };
+        let spec = |(app, networks): &(AppId, Vec<IpNet>)| {
+            let (app, networks) = (app.clone(), networks.clone());
+            CallerSpec { app, networks, hosts: vec![], users: vec![] }
+        };
+        let callers = callers.iter().map(spec).collect();
+        let routes = Routes { routes: vec![route], local, callers, ..Routes::default() };
         let (addresses, own) = (Addresses::default(), OwnListeners::default());
         let inputs = Inputs { routes: &routes, addresses: &addresses, own: &own };
         build(&inputs, &mut Endpoints::default()).unwrap()

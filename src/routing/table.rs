@@ -1,6 +1,8 @@
 //! The routing table: exact names first, then the longest `*.suffix`. Immutable once built.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::model::app::AppId;
@@ -23,6 +25,20 @@ pub struct Table {
     /// By the numbers in `names`.
     routes: Box<[Arc<Route>]>,
     sides: Sides,
+    /// By where they are listened at.
+    egress: BTreeMap<SocketAddr, EgressAddress>,
+    egress_problems: Vec<String>,
+}
+
+/// An address that leads to one app, whatever is asked for there.
+#[derive(Debug)]
+pub struct EgressAddress {
+    /// Where the gateway listens.
+    pub bind: SocketAddr,
+    /// What callers dial.
+    pub announce: SocketAddr,
+    /// Where it leads; always of an import.
+    pub route: Arc<Route>,
 }
 
 /// One route, shared by every name that leads to it.
@@ -57,6 +73,8 @@ pub struct Import {
     pub own: bool,
     /// Whether their connections may be closed between calls.
     pub quiet_close: bool,
+    /// Whether those are carried too who do not speak TLS.
+    pub plaintext: bool,
 }
 
 impl Route {
@@ -158,7 +176,55 @@ pub struct Decision {
 impl Table {
     /// Puts names and routes together. Names hold the routes' numbers.
     pub(super) fn new(names: Arc<Names>, routes: Vec<Arc<Route>>, sides: Sides) -> Self {
-        Self { names, routes: routes.into(), sides }
+        let (egress, egress_problems) = (BTreeMap::new(), Vec::new());
+        Self { names, routes: routes.into(), sides, egress, egress_problems }
+    }
+
+    /// The same table with egress addresses: where each is listened at, what callers dial, and the label of the import that it
+    /// leads to; and who has none, for status.
+    #[must_use]
+    pub fn with_egress(
+        self,
+        addresses: impl IntoIterator<Item = (SocketAddr, SocketAddr, Arc<str>)>,
+        egress_problems: Vec<String>,
+    ) -> Self {
+        let imports = self.routes.iter().filter(|route| route.import.is_some());
+        let imports: HashMap<_, _> = imports.map(|route| (&*route.label, route)).collect();
+        let egress = addresses.into_iter().filter_map(|(bind, announce, label)| {
+            let route = Arc::clone(imports.get(&*label)?);
+            Some((bind, EgressAddress { bind, announce, route }))
+        });
+        let egress = egress.collect();
+        Self { egress, egress_problems, ..self }
+    }
+
+    /// Who lacks an egress address, and why.
+    pub fn egress_problems(&self) -> &[String] {
+        &self.egress_problems
+    }
+
+    /// The egress addresses, in order.
+    pub fn egress(&self) -> impl Iterator<Item = &EgressAddress> {
+        self.egress.values()
+    }
+
+    /// The egress address that is listened at here.
+    pub fn egress_at(&self, bind: SocketAddr) -> Option<&EgressAddress> {
+        self.egress.get(&bind)
+    }
+
+    /// What the data path does with a client that came by an egress address: it is local, wherever it is, because only
+    /// what is given to local callers leads there.
+    pub fn decide_egress(&self, bind: SocketAddr, client: &Client) -> Result<Decision, Refusal> {
+        match self.egress.get(&bind) {
+            Some(address) => self.decide_route(&address.route, client, Side::Local),
+            None => Err(self.sides.refusal(Why::NoAddress, None, client, Side::Local)),
+        }
+    }
+
+    /// Whether it matters which user of this machine a client is.
+    pub fn knows_users(&self) -> bool {
+        self.sides.know_users()
     }
 
     /// The names, for another table of the same routes.
@@ -187,12 +253,20 @@ impl Table {
         let Some(found) = self.lookup(name) else {
             return Err(self.sides.refusal(Why::NoRoute, None, client, side));
         };
-        let route = found.route;
+        self.decide_route(found.route, client, side)
+    }
+
+    fn decide_route(
+        &self,
+        route: &Arc<Route>,
+        client: &Client,
+        side: Side,
+    ) -> Result<Decision, Refusal> {
         match self.sides.judge(route, client, side) {
             Ok((admission, caller)) => {
                 Ok(Decision { route: Arc::clone(route), admission, side, caller })
             }
-            Err(why) => Err(self.sides.refusal(why, Some(Arc::clone(&route.label)), client, side)),
+            Err(why) => Err(self.sides.refusal(why, Some(route.as_ref()), client, side)),
         }
     }
 

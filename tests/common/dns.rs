@@ -64,6 +64,11 @@ impl DnsServer {
         self.zone.lock().unwrap().replies.insert(name.to_owned(), reply);
     }
 
+    /// From now on, for how many seconds answers may be relied on.
+    pub(crate) fn rely_on(&self, seconds: u32) {
+        self.zone.lock().unwrap().ttl = seconds;
+    }
+
     /// [`Reply::Addresses`], as text.
     pub(crate) fn addresses(&self, name: &str, list: &[&str]) {
         let list = list.iter().map(|address| address.parse().unwrap()).collect();

@@ -17,10 +17,12 @@ use crate::config::suggest::closest;
 use crate::config::tree::NodeId;
 use crate::model::app::{AppId, AppIdError};
 use crate::model::name::{Name, NamePattern};
-use crate::model::snapshot::{Check, EndpointAt, EndpointSpec, Origin, ReservedName, RouteSpec};
+use crate::model::snapshot::{
+    CallerSpec, Check, EndpointAt, EndpointSpec, Origin, ReservedName, RouteSpec,
+};
 
+use super::callers::Taken;
 use super::clusters::Clusters;
-use super::imports::From;
 use super::routes::{Of, quiet_close};
 use super::{Resolver, items};
 
@@ -39,7 +41,7 @@ pub(super) struct App {
     pub(super) is_served: bool,
     /// Whether it was written where it calls from, right or wrong.
     pub(super) calls: bool,
-    from: Vec<IpNet>,
+    from: CallerSpec,
 }
 
 /// What asks for an app's name.
@@ -60,10 +62,10 @@ impl Named {
 
 impl Apps {
     /// Where apps call from, in an order that does not change.
-    pub(super) fn callers(&self) -> Vec<(AppId, Vec<IpNet>)> {
-        let known = self.0.values().filter(|app| !app.from.is_empty());
-        let mut callers: Vec<_> = known.map(|app| (app.id.clone(), app.from.clone())).collect();
-        callers.sort();
+    pub(super) fn callers(&self) -> Vec<CallerSpec> {
+        let known = self.0.values().filter(|app| app.calls);
+        let mut callers: Vec<_> = known.map(|app| app.from.clone()).collect();
+        callers.sort_by(|one, other| one.app.cmp(&other.app));
         callers
     }
 
@@ -106,7 +108,7 @@ impl Resolver<'_> {
 
     pub(super) fn apps(&mut self, written: &List<file::LocalApp>, local: &[IpNet]) -> Apps {
         let mut apps = Apps::default();
-        let (mut taken, mut callers) = (HashMap::new(), From::new());
+        let (mut taken, mut callers) = (HashMap::new(), Taken::default());
         for spot in items(written) {
             let Some(app) = &spot.value else { continue };
             let id = self.app_id(&app.app, spot.node);

@@ -1,4 +1,4 @@
-//! Apps of other clusters that apps here may call, and who of this cluster is known as a caller.
+//! Apps of other clusters that apps here may call.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -10,15 +10,14 @@ use crate::config::names::Template;
 use crate::config::problem::Wrong;
 use crate::config::routes_file::wrong_name;
 use crate::config::spot::{Spot, TextOr};
-use crate::config::tree::{NodeId, Value};
+use crate::config::tree::NodeId;
 use crate::model::app::AppId;
 use crate::model::name::{Name, NamePattern};
 use crate::model::snapshot::{Allow, AllowRule, GatewaySpec, ImportSpec, Origin, RouteSpec};
-use crate::policy::canonical;
 
 use super::apps::{App, Apps, Named, app_id};
 use super::clusters::Clusters;
-use super::listeners::network;
+use super::egress::Wishes;
 use super::routes::quiet_close;
 use super::{Resolver, items};
 
@@ -28,6 +27,7 @@ pub(super) struct Known<'a> {
     pub(super) templates: Option<&'a [Template]>,
     pub(super) clusters: &'a Clusters,
     pub(super) local: &'a [IpNet],
+    pub(super) has_egress: bool,
 }
 
 /// Where an app is called, in this order: this cluster, or gateways of another.
@@ -43,69 +43,14 @@ struct Import {
     places: Vec<Place>,
     allow: Allow,
     quiet_close: bool,
+    wishes: Wishes,
 }
-
-/// Networks that stand for an app, with the place that says so.
-pub(super) type From = HashMap<IpNet, (AppId, Origin)>;
 
 impl Resolver<'_> {
     /// The networks of this cluster.
     pub(super) fn local(&mut self, written: &Setting<file::Local>) -> Vec<IpNet> {
         let local = written.as_ref().and_then(|spot| spot.value.as_ref());
         self.networks(local.map(|local| items(&local.networks)).unwrap_or_default())
-    }
-
-    /// Where an app calls from. An address stands for one app: what two apps share outright is an error here, what overlaps is
-    /// refused when somebody comes from there.
-    pub(super) fn from(
-        &mut self,
-        written: &List<file::From>,
-        id: &AppId,
-        local: &[IpNet],
-        taken: &mut From,
-    ) -> Vec<IpNet> {
-        let mut networks = Vec::new();
-        for spot in items(written) {
-            let Some(from) = &spot.value else { continue };
-            if from.network.is_none() && self.has_unknown_key(spot.node) {
-                continue;
-            }
-            let fix = "add `network: CIDR`, where the app's pods have their addresses";
-            let written = self.required(&from.network, spot.node, "network", fix);
-            let found =
-                written.and_then(|spot| self.parse_spot(spot, network).zip(Some(spot.node)));
-            let Some((found, node)) = found else { continue };
-            let found = canonical(found);
-            if let Some((other, place)) = taken.get(&found) {
-                self.wrong(node, taken_network(found, id, other, place));
-                continue;
-            }
-            taken.insert(found, (id.clone(), self.tree.origin(node)));
-            self.check_local(node, found, local);
-            networks.push(found);
-        }
-        networks
-    }
-
-    /// What is not known has been noted; what it stands in place of is not missing.
-    fn has_unknown_key(&self, node: NodeId) -> bool {
-        match self.tree.value(node) {
-            Value::Map(entries) => entries.iter().any(|entry| &*entry.key != "network"),
-            Value::Null | Value::Scalar(_) | Value::List(_) => false,
-        }
-    }
-
-    fn check_local(&mut self, node: NodeId, from: IpNet, local: &[IpNet]) {
-        let meets = |local: &IpNet| local.contains(&from) || from.contains(local);
-        if !local.is_empty() && !local.iter().any(meets) {
-            let message = format!(
-                "{from} is outside of `local.networks`, so no caller from there is known as an app"
-            );
-            self.doubtful(
-                node,
-                Wrong::new(message, "add it to `local.networks` if it is of this cluster"),
-            );
-        }
     }
 
     /// Adds what is imported to the routes: to an app's own, or as one of its own.
@@ -116,6 +61,7 @@ impl Resolver<'_> {
         routes: &mut Vec<RouteSpec>,
     ) {
         let mut imported = HashMap::new();
+        let mut pins = HashMap::new();
         for spot in items(written) {
             let Some(import) = &spot.value else { continue };
             let resolved = self.import(import, spot.node, known);
@@ -126,7 +72,8 @@ impl Resolver<'_> {
                 self.wrong(node, Wrong::new(message, "join the two: one import, all its clusters"));
                 continue;
             }
-            self.check_reach(node, known.local, imported.len());
+            self.check_reach(node, known, imported.len());
+            let wishes = self.wishes(import, &id, &mut pins);
             let own = self.own_app(&import.clusters, &id, known);
             let exported =
                 routes.iter_mut().find(|route| route.is_app && *route.label == *id.label());
@@ -139,7 +86,7 @@ impl Resolver<'_> {
             };
             let Some((allow, places)) = resolved else { continue };
             let quiet_close = quiet_close(&import.quiet_close);
-            let import = Import { id, node, places, allow, quiet_close };
+            let import = Import { id, node, places, allow, quiet_close, wishes };
             match exported {
                 Some(route) => self.join(import, route),
                 None => routes.extend(self.imported(import, own, names)),
@@ -216,10 +163,10 @@ impl Resolver<'_> {
     }
 
     /// An import is for local clients: without any it is for nobody. Told once.
-    fn check_reach(&mut self, node: NodeId, local: &[IpNet], imports: usize) {
-        if local.is_empty() && imports == 1 {
+    fn check_reach(&mut self, node: NodeId, known: &Known<'_>, imports: usize) {
+        if known.local.is_empty() && !known.has_egress && imports == 1 {
             let message = "no client is local, so nobody can call what is imported: there is no `local.networks`";
-            let fix = "add `local: { networks: [CIDR] }` with the networks of this cluster";
+            let fix = "add `local: { networks: [CIDR] }` with the networks of this cluster, or `listeners.egress`";
             self.doubtful(node, Wrong::new(message, fix));
         }
     }
@@ -291,8 +238,10 @@ impl Resolver<'_> {
     /// Puts the priorities of the route's own endpoints and of gateways into one order: that of the import's clusters, and within
     /// this one that of the app.
     fn import_spec(&mut self, import: Import, route: &mut RouteSpec) -> Option<ImportSpec> {
-        let Import { node, places, allow, quiet_close, .. } = import;
-        let mut import = ImportSpec { allow, own: false, gateways: vec![], quiet_close };
+        let Import { node, places, allow, quiet_close, wishes, .. } = import;
+        let Wishes { egress, plaintext } = wishes;
+        let (own, gateways) = (false, vec![]);
+        let mut import = ImportSpec { allow, own, gateways, quiet_close, egress, plaintext };
         let mut next = 0;
         for place in places {
             match place {
@@ -324,20 +273,6 @@ impl Resolver<'_> {
         }
         Some(import)
     }
-}
-
-fn taken_network(network: IpNet, id: &AppId, other: &AppId, place: &Origin) -> Wrong {
-    if other == id {
-        let message = format!("{network} stands for this app twice, also at {place}");
-        return Wrong::new(message, "remove one of the two");
-    }
-    let message = format!(
-        "{network} stands for {other} too, at {place}: nobody could tell which of the two calls"
-    );
-    Wrong::new(
-        message,
-        "give each app networks of its own; apps behind one NAT cannot be told apart",
-    )
 }
 
 fn place(name: &str, clusters: &Clusters) -> Result<Place, Wrong> {

@@ -9,8 +9,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::model::app::AppId;
-use crate::model::snapshot::{ReservedName, RouteSpec};
+use crate::model::snapshot::{CallerSpec, EgressListeners, ReservedName, RouteSpec};
 
 use super::disk::folder;
 use super::file::{File, List, Setting};
@@ -22,7 +21,9 @@ use clusters::cluster_name;
 use imports::Known;
 
 mod apps;
+mod callers;
 mod clusters;
+mod egress;
 mod imports;
 mod listeners;
 mod routes;
@@ -39,7 +40,8 @@ pub(super) struct Resolved {
     pub(super) routes: Vec<RouteSpec>,
     pub(super) reserved: Vec<ReservedName>,
     pub(super) local: Vec<IpNet>,
-    pub(super) callers: Vec<(AppId, Vec<IpNet>)>,
+    pub(super) callers: Vec<CallerSpec>,
+    pub(super) egress: Option<EgressListeners>,
     pub(super) links: Option<Links>,
     pub(super) routes_files: Vec<NamedFile>,
 }
@@ -61,18 +63,27 @@ pub(super) fn resolve(tree: &Tree, root: NodeId, file: &File, problems: &mut Pro
     let apps = resolver.apps(&file.apps, &local);
     let templates = templates.as_deref();
     let mut routes = resolver.exports(&file.exports, &apps, templates, &clusters);
-    let known = Known { apps: &apps, templates, clusters: &clusters, local: &local };
+    let state_dir = file.state_dir.as_ref().and_then(|spot| resolver.path(spot));
+    let listeners = resolver.listeners(file.listeners.as_ref());
+    let written = file.listeners.as_ref().and_then(|spot| spot.value.as_ref());
+    let written = written.and_then(|listeners| listeners.egress.as_ref());
+    let egress = resolver.egress(written, state_dir.as_deref(), &listeners);
+    let (local_networks, has_egress) = (&*local, written.is_some());
+    let known =
+        Known { apps: &apps, templates, clusters: &clusters, local: local_networks, has_egress };
     resolver.imports(&file.imports, &known, &mut routes);
+    resolver.check_pins(file.imports.as_ref(), egress.as_ref());
     routes.extend(resolver.routes(&file.routes, &clusters));
     Resolved {
         cluster,
         callers: apps.callers(),
         local,
         links,
-        listeners: resolver.listeners(file.listeners.as_ref()),
+        listeners,
+        egress,
         settings: resolver.settings(file),
         resolver: resolver.resolver(&file.resolver),
-        state_dir: file.state_dir.as_ref().and_then(|spot| resolver.path(spot)),
+        state_dir,
         routes,
         reserved,
         routes_files: resolver.routes_files(&file.routes_files),

@@ -4,6 +4,7 @@
 //! dropping the table that it replaces, takes a while at a million names: both happen in the background.
 
 mod debounce;
+mod egress;
 mod snapshots;
 
 use std::collections::{BTreeSet, HashSet};
@@ -25,6 +26,7 @@ use crate::routing::live::{Generation, Live};
 use crate::routing::table::Table;
 
 use self::debounce::Debounce;
+use self::egress::{Egress, Settling};
 use self::snapshots::Snapshots;
 use super::memory::Sources;
 use super::{Said, SourceStatus, Update, hosts};
@@ -57,7 +59,7 @@ type Build = dyn Fn(&Inputs<'_>, Option<&Table>, &mut Endpoints) -> Result<Table
 
 /// The way to the owner, for sources, configuration and status.
 pub struct Handle<S> {
-    commands: mpsc::Sender<Configure<S>>,
+    commands: mpsc::Sender<Command<S>>,
     updates: mpsc::Sender<Update>,
     statuses: watch::Sender<Sources>,
     hosts: watch::Receiver<Arc<HashSet<Name>>>,
@@ -100,6 +102,7 @@ fn start_with<S: Send + Sync + 'static>(
         published: published.into(),
         endpoints: Arc::default(),
         snapshots: Snapshots::default(),
+        egress: Egress::default(),
         unbuilt: BTreeSet::new(),
         in_force: None,
         statuses: statuses.clone(),
@@ -119,9 +122,18 @@ impl<S> Handle<S> {
         own: OwnListeners,
     ) -> Result<u64, ConfigureError> {
         let (reply, answer) = oneshot::channel();
-        let command = Configure { wanted: Wanted { routes, settings, own }, reply };
+        let command = Command::Configure(Wanted { routes, settings, own }, reply);
         self.commands.send(command).await.map_err(|_| ConfigureError::Stopping)?;
         answer.await.map_err(|_| ConfigureError::Stopping)?
+    }
+
+    /// Brings into force what sources have sent by now, without waiting for more.
+    pub async fn refresh(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.commands.send(Command::Refresh(reply)).await.is_ok() {
+            // An error: the gateway is stopping.
+            let _ = done.await;
+        }
     }
 
     /// Where sources send what they know.
@@ -177,9 +189,9 @@ impl<S> fmt::Debug for Handle<S> {
     }
 }
 
-struct Configure<S> {
-    wanted: Wanted<S>,
-    reply: oneshot::Sender<Result<u64, ConfigureError>>,
+enum Command<S> {
+    Configure(Wanted<S>, oneshot::Sender<Result<u64, ConfigureError>>),
+    Refresh(oneshot::Sender<()>),
 }
 
 /// What a configuration asks for.
@@ -206,6 +218,13 @@ struct InForce<S> {
     number: u64,
 }
 
+/// What has just come into force.
+struct Made<S> {
+    generation: Arc<Generation<S>>,
+    addresses: Addresses,
+    settled: Settling,
+}
+
 struct Owner<S> {
     build: Arc<Build>,
     live: Arc<Live<S>>,
@@ -213,6 +232,7 @@ struct Owner<S> {
     /// Locked by one build at a time; shared because a build runs on another thread, and survives one that panics.
     endpoints: Arc<Mutex<Endpoints>>,
     snapshots: Snapshots,
+    egress: Egress,
     /// Sources whose last snapshot no table has taken into account yet.
     unbuilt: BTreeSet<Arc<str>>,
     in_force: Option<InForce<S>>,
@@ -223,7 +243,7 @@ struct Owner<S> {
 impl<S: Send + Sync + 'static> Owner<S> {
     async fn run(
         mut self,
-        mut commands: mpsc::Receiver<Configure<S>>,
+        mut commands: mpsc::Receiver<Command<S>>,
         mut updates: mpsc::Receiver<Update>,
         stop: CancellationToken,
     ) {
@@ -237,10 +257,20 @@ impl<S: Send + Sync + 'static> Owner<S> {
                     debounce.took(Instant::now());
                     self.refresh().await;
                 }
-                Some(Configure { wanted, reply }) = commands.recv() => {
-                    // Nobody waits for the answer any more: the change stands all the same.
-                    let _ = reply.send(self.configure(wanted).await);
-                }
+                // An error: nobody waits for the answer any more. The change stands all the same.
+                Some(command) = commands.recv() => match command {
+                    Command::Configure(wanted, reply) => {
+                        let _ = reply.send(self.configure(wanted).await);
+                    }
+                    Command::Refresh(reply) => {
+                        while let Ok(update) = updates.try_recv() {
+                            self.hear(update);
+                        }
+                        self.refresh().await;
+                        let _ = reply.send(());
+                    }
+                },
+                () = wake(self.egress.wake()) => self.settle_anew().await,
                 Some(update) = updates.recv() => {
                     if self.hear(update) {
                         debounce.start(Instant::now());
@@ -352,7 +382,32 @@ impl<S: Send + Sync + 'static> Owner<S> {
         {
             return Ok(now.number);
         }
-        let (generation, addresses) = self.publish(Arc::clone(&wanted), addresses).await?;
+        self.put_into_force(wanted, hosts, addresses).await
+    }
+
+    /// Egress addresses have rested, or their lock may have been mended.
+    async fn settle_anew(&mut self) {
+        let Some(now) = &self.in_force else { return };
+        let (wanted, hosts) = (Arc::clone(&now.wanted), Arc::clone(&now.hosts));
+        let addresses = now.addresses.clone();
+        let settling = self.egress.settling(Arc::clone(&wanted.routes));
+        let settled = spawn_blocking(settling).await;
+        if settled.is_ok_and(|settled| !self.egress.is_known(&settled))
+            && let Err(error) = self.put_into_force(wanted, hosts, addresses).await
+        {
+            error!(%error, "egress addresses not taken over; the table before stays in force");
+        }
+    }
+
+    async fn put_into_force(
+        &mut self,
+        wanted: Arc<Wanted<S>>,
+        hosts: Arc<HashSet<Name>>,
+        addresses: Addresses,
+    ) -> Result<u64, ConfigureError> {
+        let Made { generation, addresses, settled } =
+            self.publish(Arc::clone(&wanted), addresses).await?;
+        self.egress.in_force(settled);
         let number = generation.number;
         self.in_force = Some(InForce { wanted, hosts, addresses, number });
         info!(generation = number, names = generation.table.len(), "table in force");
@@ -376,22 +431,36 @@ impl<S: Send + Sync + 'static> Owner<S> {
         &self,
         wanted: Arc<Wanted<S>>,
         addresses: Addresses,
-    ) -> Result<(Arc<Generation<S>>, Addresses), ConfigureError> {
+    ) -> Result<Made<S>, ConfigureError> {
         let (build, live) = (Arc::clone(&self.build), Arc::clone(&self.live));
         let endpoints = Arc::clone(&self.endpoints);
         let now = self.in_force.as_ref();
         let same = now.is_some_and(|now| Arc::ptr_eq(&now.wanted.routes, &wanted.routes));
+        let settle = self.egress.settling(Arc::clone(&wanted.routes));
+        // A configuration that makes no table must not move anybody.
+        let settle_back = now.map(|now| self.egress.settling(Arc::clone(&now.wanted.routes)));
         let building = background::run(self.urgency(), move || {
             let mut endpoints = endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-            let inputs = Inputs { routes: &wanted.routes, addresses: &addresses, own: &wanted.own };
+            let settled = settle();
+            let own = settled.own(&wanted.own);
+            let inputs = Inputs { routes: &wanted.routes, addresses: &addresses, own: &own };
             let before = same.then(|| live.load());
             let before = before.as_ref().map(|before| &before.table);
-            let table = build(&inputs, before, &mut endpoints)?;
-            live.publish(table, Arc::clone(&wanted.settings));
-            Ok((live.load(), addresses))
+            let table = build(&inputs, before, &mut endpoints).inspect_err(|_| {
+                settle_back.map(|settle| settle());
+            })?;
+            live.publish(settled.given.join(table), Arc::clone(&wanted.settings));
+            Ok(Made { generation: live.load(), addresses, settled })
         });
         let outcome = building.await.map_err(|_| ConfigureError::Panicked)?;
         outcome.map_err(ConfigureError::Refused)
+    }
+}
+
+async fn wake(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

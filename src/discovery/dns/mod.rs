@@ -3,6 +3,7 @@
 //! A negative answer is an answer: a name that does not exist any more, or has no address, empties its endpoints, as a headless
 //! Service does whose last pod is gone. SERVFAIL, REFUSED, a time-out or nonsense is none: the last good addresses stay for good.
 
+mod again;
 mod report;
 mod resolve;
 
@@ -23,6 +24,9 @@ use tracing::{info, warn};
 use crate::model::name::Name;
 use crate::model::snapshot::Addresses;
 
+pub use self::again::{Again, Request};
+
+use self::again::Waiting;
 use self::report::{Report, Word};
 use self::resolve::{Answer, Answers, Resolver};
 use super::memory::Remembered;
@@ -64,6 +68,7 @@ pub async fn watch(
     settings: watch::Receiver<Settings>,
     names: watch::Receiver<Arc<HashSet<Name>>>,
     remembered: Option<Remembered>,
+    again: mpsc::Receiver<Request>,
     updates: mpsc::Sender<Update>,
     stop: CancellationToken,
 ) {
@@ -74,7 +79,7 @@ pub async fn watch(
             Box::pin(async move { resolver.resolve(&name).await })
         })
     };
-    watch_with(ask, settings, names, remembered, updates, stop).await;
+    watch_with(ask, settings, names, remembered, again, updates, stop).await;
 }
 
 /// Asks for one name.
@@ -85,6 +90,7 @@ async fn watch_with(
     mut settings: watch::Receiver<Settings>,
     mut names: watch::Receiver<Arc<HashSet<Name>>>,
     remembered: Option<Remembered>,
+    mut again: mpsc::Receiver<Request>,
     updates: mpsc::Sender<Update>,
     stop: CancellationToken,
 ) {
@@ -98,6 +104,7 @@ async fn watch_with(
     let first_word = Instant::now() + FIRST_WORD;
     loop {
         watcher.ask_what_is_due();
+        watcher.tell_who_waits();
         let (due, news) = (watcher.next_due(), watcher.next_word().is_some());
         tokio::select! {
             () = stop.cancelled() => return,
@@ -110,6 +117,7 @@ async fn watch_with(
                 watcher.follow(&now);
             }
             Some(answered) = watcher.asked.join_next() => watcher.hear(answered),
+            Some(request) = again.recv() => watcher.ask_again(request),
             () = sleep_until(due) => {}
             () = tokio::time::sleep_until(first_word), if !watcher.report.spoken => watcher.speak_without_the_rest(),
             // Reserved before it is made: while the owner is busy building, one snapshot stands for many changes.
@@ -141,6 +149,7 @@ struct Watcher {
     report: Report,
     /// When the addresses that are only remembered were last known to be true.
     as_of: Option<SystemTime>,
+    waiting: Waiting,
     chance: RandomState,
 }
 
@@ -151,6 +160,8 @@ type Ticket = u64;
 struct Known {
     ticket: Ticket,
     asked: bool,
+    /// When it was last asked for out of turn.
+    again: Option<Instant>,
     /// The lists are from before the restart, one of them at least.
     remembered: bool,
     /// The last answer in each family, if there was one.
@@ -170,6 +181,7 @@ impl Watcher {
             tickets: 0,
             report: Report::default(),
             as_of: None,
+            waiting: Waiting::default(),
             chance: RandomState::new(),
         }
     }
@@ -215,6 +227,24 @@ impl Watcher {
         self.as_of.map(|_| self.all())
     }
 
+    /// Asks for names at once, whatever their TTL, but not too often.
+    fn ask_again(&mut self, request: Request) {
+        let names = &self.names;
+        let due = self.waiting.take(request, |name| names.get(name).map(|known| known.again));
+        for name in due {
+            if let Some(known) = self.names.get_mut(&name) {
+                known.again = Some(Instant::now());
+            }
+            self.schedule(name, Duration::ZERO);
+        }
+    }
+
+    fn tell_who_waits(&mut self) {
+        if !self.report.changed {
+            self.waiting.said();
+        }
+    }
+
     fn schedule(&mut self, name: Name, wait: Duration) {
         self.tickets += 1;
         if let Some(known) = self.names.get_mut(&name) {
@@ -249,6 +279,7 @@ impl Watcher {
         let Some(known) = self.names.get_mut(&name).filter(|known| known.ticket == ticket) else {
             return;
         };
+        self.waiting.heard(&name);
         let before = known.addresses();
         let trouble = known.take(&name, &answers, self.allow_local);
         let after = known.addresses();
@@ -453,7 +484,8 @@ mod tests {
         let (settings, set) = watch::channel(Settings::default());
         let (tell, updates) = mpsc::channel(16);
         let stop = CancellationToken::new();
-        tokio::spawn(watch_with(asker, set, wanted, remembered, tell, stop.clone()));
+        let (_, again) = Again::new();
+        tokio::spawn(watch_with(asker, set, wanted, remembered, again, tell, stop.clone()));
         Bench { world, settings, names, updates, _stop: stop.drop_guard() }
     }
 

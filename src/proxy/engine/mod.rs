@@ -54,6 +54,11 @@ pub(super) struct Carried {
 /// Who is told once, when the pair has ended. Dropped untold with the thread.
 pub(super) trait Finish {
     fn finish(self: Box<Self>, carried: Carried);
+
+    /// Whether the pair is to end now.
+    fn is_revoked(&self) -> bool {
+        false
+    }
 }
 
 /// A connection to be carried.
@@ -145,6 +150,9 @@ fn advance(elapsed: Duration, wanted: Wanted) {
     for token in over {
         end(token, End::Quiet);
     }
+    for token in ENGINE.with_borrow_mut(|engine| engine.revoked(wanted.revocations)) {
+        end(token, End::Stopped);
+    }
     if !wanted.any() {
         return;
     }
@@ -177,6 +185,8 @@ struct Engine {
     /// Seconds since the core started, as of the last tick; and in looks.
     now: u32,
     look: u32,
+    /// Revocations that have been seen to.
+    revocations: u64,
 }
 
 /// Two sides and what goes between them.
@@ -233,6 +243,14 @@ impl Engine {
         }
         let idle = self.tokens(|pair| now.saturating_sub(pair.moved) > pair.idle);
         (idle, self.tokens(|pair| pair.quiet.is_over(look)))
+    }
+
+    /// The pairs that are to end at once; looked for only when there may be some.
+    fn revoked(&mut self, revocations: u64) -> Vec<Token> {
+        if std::mem::replace(&mut self.revocations, revocations) == revocations {
+            return Vec::new();
+        }
+        self.tokens(|pair| pair.finish.is_revoked())
     }
 
     fn tokens(&self, which: impl Fn(&Pair) -> bool) -> Vec<Token> {

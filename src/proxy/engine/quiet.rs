@@ -58,6 +58,8 @@ pub(in crate::proxy) struct Wanted {
     pub(in crate::proxy) drained_by: Option<Instant>,
     /// Those that are older; zero for none.
     pub(in crate::proxy) max_age: Duration,
+    /// Those that are revoked, once this has changed.
+    pub(in crate::proxy) revocations: u64,
 }
 
 /// What is remembered of a pair between two looks.

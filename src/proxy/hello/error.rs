@@ -128,6 +128,11 @@ impl fmt::Display for Spoken {
 }
 
 impl HelloError {
+    /// Bytes that do not begin as TLS does.
+    pub(in crate::proxy) fn plain(start: &[u8]) -> Self {
+        Self::NotTls(Spoken::of(start))
+    }
+
     /// The ending of a connection that is refused for this.
     pub fn ending(self) -> Ending {
         match self {

@@ -147,6 +147,7 @@ impl HelloParser {
 
     pub(super) fn end_compression(&mut self) -> Result<(), HelloError> {
         match self.message_left {
+            0 if self.nameless => self.go(Step::Done, 0),
             0 => Err(HelloError::NoName),
             _ => self.go(Step::ExtensionsLength, 2),
         }
@@ -161,7 +162,7 @@ impl HelloParser {
     #[inline]
     pub(super) fn await_extension(&mut self) -> Result<(), HelloError> {
         match self.message_left {
-            0 if self.named => self.go(Step::Done, 0),
+            0 if self.named || self.nameless => self.go(Step::Done, 0),
             0 => Err(HelloError::NoName),
             left => check(left >= EXTENSION_HEADER, Field::Extension),
         }
@@ -169,6 +170,7 @@ impl HelloParser {
 
     pub(super) fn judge_extension_type(&mut self, kind: usize) -> Result<(), HelloError> {
         match kind {
+            SERVER_NAME if self.nameless => self.go(Step::ExtensionLength, 2),
             SERVER_NAME if self.named => Err(HelloError::SecondExtension),
             SERVER_NAME => {
                 self.named = true;

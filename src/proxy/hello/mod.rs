@@ -46,6 +46,8 @@ pub struct HelloParser {
     /// The step's bytes so far, as a big-endian number.
     number: usize,
     named: bool,
+    /// Whether the server name is left to the endpoint, as all other extensions are.
+    nameless: bool,
     random: [u8; RANDOM],
     name: NameBuilder,
 }
@@ -83,7 +85,7 @@ const LONGEST_RECORD: usize = 1 << 14;
 /// Octets of a handshake message's header (RFC 8446 §4).
 const MESSAGE_HEADER: usize = 4;
 /// Content type of handshake records (RFC 8446 §5.1).
-const HANDSHAKE: u8 = 22;
+pub(in crate::proxy) const HANDSHAKE: u8 = 22;
 
 impl HelloParser {
     /// Waits for a hello of at most `limit` raw bytes, record headers included (`limits.helloBytes`).
@@ -100,9 +102,24 @@ impl HelloParser {
             wanted: 1,
             number: 0,
             named: false,
+            nameless: false,
             random: [0; RANDOM],
             name: NameBuilder::new(),
         }
+    }
+
+    /// The same for a hello whose server name decides nothing: it need not have one, and may have any.
+    pub const fn nameless(limit: usize) -> Self {
+        let parser = Self::new(limit);
+        Self { nameless: true, ..parser }
+    }
+
+    /// The random of a whole hello, `None` while more of it must come.
+    pub fn advance_nameless(
+        &mut self,
+        received: &[u8],
+    ) -> Result<Option<[u8; RANDOM]>, HelloError> {
+        Ok(self.read(received)?.then_some(self.random))
     }
 
     /// Looks at the bytes received so far, all of them from the first, and goes on from where it stood. Not to be

@@ -110,7 +110,7 @@ fn code(ending: Ending) -> Code {
         Ending::NoHealthyEndpoint => Code::NoHealthyEndpoint,
         Ending::ConnectFailed | Ending::RefusedByFar | Ending::LinkRefused => Code::ConnectFailed,
         Ending::Overloaded => Code::Overloaded,
-        Ending::Drained => Code::Draining,
+        Ending::Drained | Ending::Revoked => Code::Draining,
         Ending::HelloTimeout => Code::BadPreamble,
         Ending::Completed
         | Ending::ClientGone

@@ -85,7 +85,7 @@ impl<'a> Leave<'a> {
     /// When it is to be closed, if it is. Those that are to be closed in a drain are spread over the time that there is for it, and
     /// those that are old over a part of their age.
     fn plan(&mut self, now: Instant) {
-        let Wanted { drained_by, max_age } = (self.leaving.wanted)();
+        let Wanted { drained_by, max_age, .. } = (self.leaving.wanted)();
         let old = (!max_age.is_zero()).then(|| self.born + max_age.mul_f64(aged(self.share)));
         let drained = drained_by.map(|by| {
             let left =

@@ -87,7 +87,7 @@ pub fn rebuild(before: &Table, inputs: &Inputs<'_>, endpoints: &mut Endpoints) -
 
 fn table(names: Arc<Names>, inputs: &Inputs<'_>, endpoints: &mut Endpoints) -> Table {
     let routes = routes(inputs, endpoints);
-    let sides = Sides::new(inputs.routes, &routes);
+    let sides = Sides::new(inputs.routes, inputs.addresses, &routes);
     Table::new(names, routes, sides)
 }
 
@@ -170,8 +170,8 @@ fn first_name(spec: &RouteSpec) -> Option<&Name> {
 }
 
 fn compiled(import: &ImportSpec) -> Import {
-    let &ImportSpec { own, quiet_close, .. } = import;
-    Import { callers: Policy::compile(&import.allow), own, quiet_close }
+    let &ImportSpec { own, quiet_close, plaintext, .. } = import;
+    Import { callers: Policy::compile(&import.allow), own, quiet_close, plaintext }
 }
 
 #[cfg(test)]

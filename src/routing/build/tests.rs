@@ -286,6 +286,8 @@ fn gateways_are_resolved_and_kept_apart_from_endpoints() {
         allow: Allow::Rules(vec![AllowRule::Any]),
         own: true,
         quiet_close: true,
+        egress: crate::model::egress::EgressSpec::default(),
+        plaintext: false,
         gateways: vec![
             gateway("east", "gw.east:8443", 1),
             gateway("east", "203.0.113.1:8443", 1),
