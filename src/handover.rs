@@ -61,6 +61,8 @@ pub enum Kind {
     Admin,
     /// That of scrapes and probes.
     Metrics,
+    /// The name server's: UDP, then TCP.
+    Dns,
 }
 
 /// Sockets of one listener.
@@ -101,13 +103,14 @@ pub struct Offer {
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Ingress, Self::Admin, Self::Metrics];
+    const ALL: [Self; 4] = [Self::Ingress, Self::Admin, Self::Metrics, Self::Dns];
 
     fn word(self) -> &'static str {
         match self {
             Self::Ingress => "ingress",
             Self::Admin => "admin",
             Self::Metrics => "metrics",
+            Self::Dns => "dns",
         }
     }
 }

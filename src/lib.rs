@@ -11,6 +11,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod discovery;
+pub mod dns;
 pub mod egress;
 pub mod handover;
 pub mod health;

@@ -46,6 +46,7 @@ const TABLE: &[Row] = &[
     ("egress", May::Only(&[WORDS])),
     ("telemetry", May::Only(&[&["config", "model"]])),
     ("discovery", May::Only(&[CONTROL, &["watch", "state"], AROUND, WORDS])),
+    ("dns", May::Only(&[&["routing", "config", "telemetry", "socket", "shutdown"], WORDS])),
     ("health", May::Only(&[CONTROL, AROUND, WORDS])),
     ("tls", May::Only(&[&["config", "watch"]])),
     ("cluster", May::Only(&[&["reactor", "proxy_protocol", "tls", "config"], WORDS])),

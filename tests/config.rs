@@ -213,7 +213,7 @@ fn what_is_no_yaml_is_told_with_its_place() {
 /// What stands below the cluster, and what is wrong with it.
 const BAD: &[(&str, &str)] = &[
     ("services: []", "2: services: this version does not have `services`"),
-    ("listeners: { dns: {} }", "2: listeners.dns: this version does not have `dns`"),
+    ("tracing: {}", "2: tracing: this version does not have `tracing`"),
     (
         "listeners: { ingress: [] }",
         "2: listeners.ingress: without a listener no connection can come in",
@@ -437,6 +437,26 @@ const BAD_LINKS: &[(&str, &str)] = &[
     (
         "imports: [{ app: shop/x, clusters: [east], allow: [shop/orders] }]",
         "imports[0].allow[0]: nothing tells when shop/orders calls: it has no `from`",
+    ),
+    (
+        "listeners: { dns: { address: \"[::]:1053\", zone: mesh.example } }",
+        "listeners.dns: `announce` is missing",
+    ),
+    (
+        "listeners: { dns: { address: \"[::]:1053\", zone: a..b, announce: [10.0.0.5] } }",
+        "listeners.dns.zone: the name has an empty label",
+    ),
+    (
+        "listeners: { dns: { address: \"[::]:1053\", zone: x.strait.internal, announce: [10.0.0.5] } }",
+        "listeners.dns.zone: strait.internal is what gateways call each other by",
+    ),
+    (
+        "listeners: { dns: { address: \"[::]:1053\", zone: a.example, announce: [] } }",
+        "listeners.dns.announce: no name would stand for an address",
+    ),
+    (
+        "listeners: { dns: { address: \"[::]:1053\", zone: a.example, announce: [\"::\"] } }",
+        "listeners.dns.announce[0]: nobody can connect to ::",
     ),
     (
         "imports: [{ app: shop/x, clusters: [east], allow: [shop/frontent] }]",
@@ -751,6 +771,32 @@ strait.yaml:3:64: warning: apps[0].from[1].network: 192.0.2.0/24 is outside of `
 3 | apps: [{ app: a/b, from: [{ network: 10.1.0.0/16 }, { network: 192.0.2.0/24 }] }]
   |                                                                ^^^^^^^^^^^^
 help: add it to `local.networks` if it is of this cluster
+"
+    );
+}
+
+#[test]
+fn callers_who_go_past_this_gateway_are_worth_a_warning() {
+    let loaded = good(
+        "\
+cluster: west
+local: { networks: [10.0.0.0/8] }
+link: { directory: tls, trustDomain: example.org }
+clusters: { east: { gateways: [\"g:1\"] } }
+names: [\"{app}.example\"]
+apps: [{ app: a/b, from: [{ network: 10.1.0.0/16 }] }]
+imports:
+  - { app: a/c, clusters: [east], allow: [a/b], answer: direct }
+  - { app: a/d, clusters: [east], allow: any, answer: direct }
+",
+    );
+    assert_eq!(
+        shown(&loaded.warnings),
+        "\
+strait.yaml:8:57: warning: imports[0].answer: with `answer: direct` callers go past this gateway, so `allow` does not bind them
+8 |   - { app: a/c, clusters: [east], allow: [a/b], answer: direct }
+  |                                                         ^^^^^^
+help: write `answer: linked`, or `allow: any` here and who may call at the other cluster's export
 "
     );
 }

@@ -183,7 +183,7 @@ impl Control {
                 descriptors,
                 configured = limits.connections,
                 in_force = most,
-                "limits.connections is lowered to what the file descriptors allow: two for each connection, and a reserve.                  Raise the process's limit (ulimit -n, LimitNOFILE=), or lower limits.connections"
+                "limits.connections is lowered to what the file descriptors allow: two for each connection, and a reserve. Raise the process's limit (ulimit -n, LimitNOFILE=), or lower limits.connections"
             );
         }
     }

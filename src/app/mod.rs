@@ -3,6 +3,7 @@
 mod answers;
 mod control;
 mod links;
+mod name_server;
 mod offline;
 mod readiness;
 mod service;
@@ -22,11 +23,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::admin::listener::Copy;
 use crate::admin::status::ListenerStatus;
 use crate::cluster::Current;
 use crate::config::{Problem, Settings};
 use crate::discovery::{aggregate, dns, file, memory};
+use crate::dns::Desk;
 use crate::handover::{Kind, Offer};
 use crate::health::Probes;
 use crate::proxy::{AskAgain, Proxy, Shared};
@@ -38,7 +39,7 @@ use control::{Configuration, Control, SourceSettings};
 use links::{Expiries, Linking};
 use readiness::Readiness;
 use succession::Inheritance;
-use surroundings::Surroundings;
+use surroundings::{Copied, Surroundings};
 
 pub use offline::{Offline, check, offline};
 
@@ -98,7 +99,7 @@ struct Parts {
     /// Listeners around the data path, for status.
     around: Mutex<Vec<ListenerStatus>>,
     /// Their sockets, for a successor, and what ends them.
-    copies: Mutex<Vec<(Kind, String, Arc<Copy>)>>,
+    copies: Mutex<Vec<(Kind, String, Copied)>>,
     around_stop: CancellationToken,
     /// Where the admin API answers, as `--admin` takes it.
     admin: Mutex<String>,
@@ -140,7 +141,8 @@ impl Gateway {
             .await
             .ok_or_else(|| io::Error::other("the configuration's watcher ended"))?;
         let (answers, ends) = (answers::answers(&parts), parts.around_stop.clone());
-        let surroundings = Surroundings::new(answers, ends, opened, inherited.around);
+        let desk = Desk::new(Arc::clone(&parts.live), Arc::clone(&parts.metrics));
+        let surroundings = Surroundings::new(answers, ends, opened, inherited.around, desk);
         let settings = SourceSettings::default();
         let (links, expiries) = (Arc::clone(&parts.links), parts.expiries.clone());
         let linking = Linking::new(links, expiries, stop.clone());

@@ -61,7 +61,7 @@ impl Inheritance {
                 self.ingress.extend(listeners.map(|listener| (address, listener)));
             }
             (Kind::Ingress, Err(_)) => warn!(address = ?passed.address, "not an address: ignored"),
-            (Kind::Admin | Kind::Metrics, _) => self.around.push(passed),
+            (Kind::Admin | Kind::Metrics | Kind::Dns, _) => self.around.push(passed),
         }
     }
 }
@@ -111,7 +111,7 @@ impl Outgoing for Current {
             passed.push(Passed { kind: Kind::Ingress, address: address.to_string(), sockets });
         }
         for (kind, address, copy) in &*parts.copies.lock().unwrap_or_else(PoisonError::into_inner) {
-            let (address, sockets) = (address.clone(), vec![copy.socket()?]);
+            let (address, sockets) = (address.clone(), copy.sockets()?);
             passed.push(Passed { kind: *kind, address, sockets });
         }
         Ok(passed)

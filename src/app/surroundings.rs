@@ -1,4 +1,4 @@
-//! The admin and metrics listeners: they come and go with the configuration, as ingress listeners do.
+//! The admin and metrics listeners and the name server: they come and go with the configuration, as ingress listeners do.
 
 use std::fmt;
 use std::io;
@@ -13,7 +13,10 @@ use crate::admin::listener::{AdminListener, Copy};
 use crate::admin::status::ListenerStatus;
 use crate::admin::{self, Answers, Scope};
 use crate::config::{AdminAddress, Listeners};
+use crate::dns::{Copies, Desk};
 use crate::handover::{Kind, Passed};
+
+use super::name_server::{self, NameServer};
 
 /// The listeners around the data path.
 pub(super) struct Surroundings {
@@ -25,6 +28,14 @@ pub(super) struct Surroundings {
     inherited: Vec<Passed>,
     admin: Option<Running>,
     metrics: Option<Running>,
+    name_server: NameServer,
+}
+
+/// Copies of a listener's sockets, for a successor.
+#[derive(Debug)]
+pub(super) enum Copied {
+    Admin(Arc<Copy>),
+    Dns(Arc<Copies>),
 }
 
 /// A listener that serves.
@@ -41,6 +52,8 @@ struct Running {
 pub(super) struct Prepared {
     admin: Change,
     metrics: Change,
+    dns: name_server::Change,
+    dns_bound: Option<SocketAddr>,
 }
 
 enum Change {
@@ -72,8 +85,10 @@ impl Surroundings {
         stop: CancellationToken,
         opened: CancellationToken,
         inherited: Vec<Passed>,
+        desk: Desk,
     ) -> Self {
-        Self { answers, stop, opened, inherited, admin: None, metrics: None }
+        let name_server = NameServer::new(desk);
+        Self { answers, stop, opened, inherited, admin: None, metrics: None, name_server }
     }
 
     /// Binds what is new. `leaving` are addresses that this gateway gives up in the same change.
@@ -84,15 +99,23 @@ impl Surroundings {
     ) -> Result<Prepared, BindError> {
         let metrics = listeners.metrics.map(AdminAddress::Tcp);
         let mut inherited = std::mem::take(&mut self.inherited);
-        let mut socket = |kind, wanted: Option<&AdminAddress>| {
+        let mut sockets = |kind, wanted: Option<&AdminAddress>| {
             let address = Written(wanted?.clone()).to_string();
             let is_it = |passed: &mut Passed| passed.kind == kind && passed.address == address;
-            inherited.extract_if(.., is_it).next()?.sockets.pop()
+            Some(inherited.extract_if(.., is_it).next()?.sockets)
         };
-        let sockets =
-            [socket(Kind::Admin, Some(&listeners.admin)), socket(Kind::Metrics, metrics.as_ref())];
-        let [admin_socket, metrics_socket] = sockets;
+        let admin_socket = sockets(Kind::Admin, Some(&listeners.admin)).and_then(|mut s| s.pop());
+        let metrics_socket = sockets(Kind::Metrics, metrics.as_ref()).and_then(|mut s| s.pop());
+        let dns = listeners.dns.map(AdminAddress::Tcp);
+        let dns_sockets = sockets(Kind::Dns, dns.as_ref());
+        let change = self.name_server.prepare(listeners.dns, dns_sockets, &self.opened, &self.stop);
+        let change = change.map_err(|error| BindError {
+            address: Written(dns.unwrap_or_else(|| listeners.admin.clone())),
+            error,
+        })?;
         Ok(Prepared {
+            dns_bound: change.bound(&self.name_server),
+            dns: change,
             admin: prepare(self.admin.as_ref(), Some(&listeners.admin), admin_socket, leaving)?,
             metrics: prepare(self.metrics.as_ref(), metrics.as_ref(), metrics_socket, leaving)?,
         })
@@ -116,18 +139,21 @@ impl Surroundings {
         };
         commit(admin, prepared.admin, Scope::Admin, stop, &serve);
         commit(metrics, prepared.metrics, Scope::Probes, stop, &serve);
+        self.name_server.commit(prepared.dns);
     }
 
     /// Copies of the sockets, for a successor.
-    pub(super) fn copies(&self) -> Vec<(Kind, String, Arc<Copy>)> {
+    pub(super) fn copies(&self) -> Vec<(Kind, String, Copied)> {
         let kinds = [(Kind::Admin, &self.admin), (Kind::Metrics, &self.metrics)];
         let running =
             kinds.into_iter().filter_map(|(kind, running)| Some((kind, running.as_ref()?)));
-        running
-            .map(|(kind, running)| {
-                (kind, Written(running.written.clone()).to_string(), Arc::clone(&running.copy))
-            })
-            .collect()
+        let around = running.map(|(kind, running)| {
+            let copied = Copied::Admin(Arc::clone(&running.copy));
+            (kind, Written(running.written.clone()).to_string(), copied)
+        });
+        let dns = self.name_server.copies();
+        let dns = dns.map(|(address, copies)| (Kind::Dns, address, Copied::Dns(copies)));
+        around.chain(dns).collect()
     }
 
     /// What there is, for status.
@@ -141,6 +167,7 @@ impl Surroundings {
                 address: Written(running.written.clone()).to_string(),
                 bound: running.bound.map(|bound| bound.to_string()),
             })
+            .chain(self.name_server.status())
             .collect()
     }
 
@@ -157,7 +184,26 @@ impl Surroundings {
 impl Prepared {
     /// Where TCP listeners are bound.
     pub(super) fn bound(&self) -> impl Iterator<Item = SocketAddr> {
-        [&self.admin, &self.metrics].into_iter().filter_map(Change::bound)
+        [&self.admin, &self.metrics].into_iter().filter_map(Change::bound).chain(self.dns_bound)
+    }
+}
+
+impl Copied {
+    /// Descriptors to be passed on.
+    pub(super) fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        match self {
+            Self::Admin(copy) => Ok(vec![copy.socket()?]),
+            Self::Dns(copies) => copies.sockets(),
+        }
+    }
+
+    /// The other process serves now.
+    pub(super) fn given(&self) {
+        match self {
+            Self::Admin(copy) => copy.given(),
+            // Nothing but the sockets is to be left to it.
+            Self::Dns(_) => {}
+        }
     }
 }
 

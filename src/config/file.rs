@@ -64,6 +64,24 @@ pub(super) struct Listeners {
     pub(super) metrics: Setting<MetricsListener>,
     /// The admin API.
     pub(super) admin: Setting<AdminListener>,
+    /// A name server for the apps that are imported; by default none.
+    pub(super) dns: Setting<DnsListener>,
+}
+
+/// The name server.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct DnsListener {
+    /// Address and port, for UDP and TCP.
+    #[schemars(required)]
+    pub(super) address: Setting<String>,
+    /// The zone that it has authority over: what is below it and no app's name does not exist. The names of imported apps are
+    /// answered wherever they are.
+    #[schemars(required)]
+    pub(super) zone: Setting<String>,
+    /// The addresses where callers reach this gateway's ingress listeners: what the names of imported apps stand for.
+    #[schemars(required)]
+    pub(super) announce: List<String>,
 }
 
 /// One ingress listener.
@@ -299,6 +317,19 @@ pub(super) struct Import {
     /// Whether a connection that carries nothing but pings may be closed, in a drain and for `limits.maxAge`. By default true;
     /// false for calls that are silent for longer than a second.
     pub(super) quiet_close: Setting<bool>,
+    /// What `listeners.dns` says that its name stands for: this gateway (`linked`, the default), or the gateways of the first
+    /// healthy cluster (`direct`).
+    pub(super) answer: Setting<Answer>,
+}
+
+/// What the name of an imported app stands for.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Answer {
+    /// This gateway, which carries the calls over a link and decides who may call.
+    Linked,
+    /// The other cluster's gateways: one hop less. Only the other cluster can say who may call, and it knows networks only.
+    Direct,
 }
 
 /// An egress address that an app must have: a port where there are ports, an address where there is a pool.

@@ -1,12 +1,13 @@
 //! Configuration: from YAML to values that can run as they are.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::model::name::Name;
 use crate::model::snapshot::Routes;
 
 mod decode;
@@ -74,6 +75,8 @@ pub struct Listeners {
     pub metrics: Option<SocketAddr>,
     /// The admin API.
     pub admin: AdminAddress,
+    /// The name server, UDP and TCP.
+    pub dns: Option<SocketAddr>,
 }
 
 /// One ingress listener.
@@ -103,6 +106,19 @@ pub struct Settings {
     pub log: ConnectionLog,
     /// Most values of the metric label `route`; what comes after is `other`.
     pub metrics_routes: usize,
+    /// What the name server has authority over.
+    pub dns: Option<Arc<Zone>>,
+}
+
+/// What the name server answers besides the names of apps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Zone {
+    /// Its zone.
+    pub name: Name,
+    /// Where callers reach this gateway.
+    pub gateway: Box<[IpAddr]>,
+    /// Whether an egress address is an IP address of the app's own, and not only a port.
+    pub has_pool: bool,
 }
 
 /// Limits of connections.
@@ -181,6 +197,6 @@ impl Default for Limits {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { limits: Limits::default(), log: ConnectionLog::All, metrics_routes: 1000 }
+        Self { limits: Limits::default(), log: ConnectionLog::All, metrics_routes: 1000, dns: None }
     }
 }

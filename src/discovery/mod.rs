@@ -147,7 +147,9 @@ const METADATA: [Ipv6Addr; 2] = [
 mod tests {
     use super::*;
     use crate::model::routes_file::testing::file;
-    use crate::model::snapshot::{Allow, EndpointSpec, GatewaySpec, ImportSpec, Origin, RouteSpec};
+    use crate::model::snapshot::{
+        Allow, Answer, EndpointSpec, GatewaySpec, ImportSpec, Origin, RouteSpec,
+    };
     use std::path::Path;
 
     #[test]
@@ -173,6 +175,7 @@ mod tests {
                 allow: Allow::Rules(vec![]),
                 own: false,
                 gateways: vec![gateway],
+                answer: Answer::Linked,
                 quiet_close: true,
                 egress: crate::model::egress::EgressSpec::default(),
                 plaintext: false,

@@ -117,6 +117,18 @@ pub struct ImportSpec {
     pub egress: EgressSpec,
     /// Whether callers that do not speak TLS are carried too.
     pub plaintext: bool,
+    /// What its name stands for.
+    pub answer: Answer,
+}
+
+/// What the name of an imported app stands for, where this gateway is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Answer {
+    /// This gateway, which opens a link: `linked`.
+    #[default]
+    Linked,
+    /// The gateways of the first healthy cluster: `direct`.
+    Direct,
 }
 
 /// Where an app of this cluster calls from. By this it is known as a caller: its place in the network, no identity.

@@ -185,7 +185,7 @@ impl Random {
 mod tests {
     use super::*;
     use crate::model::name::Name;
-    use crate::model::snapshot::{Allow, AllowRule};
+    use crate::model::snapshot::{Allow, AllowRule, Answer};
     use crate::policy::Policy;
     use crate::routing::endpoint::Endpoints;
     use crate::routing::table::{Import, Via};
@@ -350,7 +350,14 @@ mod tests {
             candidate.via = gateway.then(|| Arc::clone(&via));
         }
         let callers = Policy::compile(&Allow::Rules(vec![AllowRule::Any]));
-        route.import = Some(Arc::new(Import { callers, own, quiet_close: true, plaintext: false }));
+        route.import = Some(Arc::new(Import {
+            callers,
+            own,
+            quiet_close: true,
+            plaintext: false,
+            names: Box::default(),
+            answer: Answer::Linked,
+        }));
         route
     }
 

@@ -432,8 +432,8 @@ mod tests {
     use crate::model::client::Linked;
     use crate::model::name::NamePattern;
     use crate::model::snapshot::{
-        Addresses, Allow, AllowRule, CallerSpec, EndpointAt, EndpointSpec, GatewaySpec, ImportSpec,
-        Origin, RouteSpec, Routes,
+        Addresses, Allow, AllowRule, Answer, CallerSpec, EndpointAt, EndpointSpec, GatewaySpec,
+        ImportSpec, Origin, RouteSpec, Routes,
     };
     use crate::routing::build::{Inputs, OwnListeners, build};
     use crate::routing::endpoint::Endpoints;
@@ -573,6 +573,7 @@ mod tests {
             priority: 1,
         };
         let import = ImportSpec {
+            answer: Answer::Linked,
             quiet_close: true,
             egress: crate::model::egress::EgressSpec::default(),
             plaintext: false,

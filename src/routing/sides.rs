@@ -1,6 +1,7 @@
 //! Where a client stands and what that lets it do: local ones are judged by the import, all others by the export.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::app::AppId;
@@ -73,10 +74,14 @@ impl Sides {
         !self.local.is_empty()
     }
 
+    pub(super) fn is_local(&self, address: IpAddr) -> bool {
+        self.local.contain(address)
+    }
+
     /// Where a client stands.
     pub(super) fn side(&self, client: &Client) -> Side {
         match client.network_address() {
-            Some(address) if self.local.contain(address) => Side::Local,
+            Some(address) if self.is_local(address) => Side::Local,
             Some(_) | None => Side::Remote,
         }
     }
@@ -229,8 +234,8 @@ mod tests {
     use super::*;
     use crate::model::name::{Name, NamePattern};
     use crate::model::snapshot::{
-        Addresses, Allow, AllowRule, CallerSpec, EndpointAt, EndpointSpec, GatewaySpec, ImportSpec,
-        Origin, RouteSpec,
+        Addresses, Allow, AllowRule, Answer, CallerSpec, EndpointAt, EndpointSpec, GatewaySpec,
+        ImportSpec, Origin, RouteSpec,
     };
     use crate::routing::balance::Attempts;
     use crate::routing::build::{Inputs, OwnListeners, build};
@@ -277,6 +282,7 @@ mod tests {
             import: import.map(|(rules, own)| ImportSpec {
                 allow: Allow::Rules(rules),
                 own,
+                answer: Answer::Linked,
                 quiet_close: true,
                 egress: crate::model::egress::EgressSpec::default(),
                 plaintext: false,

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::model::app::AppId;
 use crate::model::arena::Entry;
 use crate::model::client::{Client, Side};
 use crate::model::name::Name;
+use crate::model::snapshot::Answer;
 use crate::policy::{Admission, Policy};
 
 use super::endpoint::{DialPermit, Dials, Endpoint};
@@ -24,6 +25,8 @@ pub struct Table {
     names: Arc<Names>,
     /// By the numbers in `names`.
     routes: Box<[Arc<Route>]>,
+    /// Those of apps that are imported.
+    imports: Box<[Arc<Route>]>,
     sides: Sides,
     /// By where they are listened at.
     egress: BTreeMap<SocketAddr, EgressAddress>,
@@ -75,6 +78,10 @@ pub struct Import {
     pub quiet_close: bool,
     /// Whether those are carried too who do not speak TLS.
     pub plaintext: bool,
+    /// Its names.
+    pub names: Box<[Name]>,
+    /// What they stand for.
+    pub answer: Answer,
 }
 
 impl Route {
@@ -176,8 +183,9 @@ pub struct Decision {
 impl Table {
     /// Puts names and routes together. Names hold the routes' numbers.
     pub(super) fn new(names: Arc<Names>, routes: Vec<Arc<Route>>, sides: Sides) -> Self {
+        let imports = routes.iter().filter(|route| route.import.is_some()).cloned().collect();
         let (egress, egress_problems) = (BTreeMap::new(), Vec::new());
-        Self { names, routes: routes.into(), sides, egress, egress_problems }
+        Self { names, routes: routes.into(), imports, sides, egress, egress_problems }
     }
 
     /// The same table with egress addresses: where each is listened at, what callers dial, and the label of the import that it
@@ -188,8 +196,8 @@ impl Table {
         addresses: impl IntoIterator<Item = (SocketAddr, SocketAddr, Arc<str>)>,
         egress_problems: Vec<String>,
     ) -> Self {
-        let imports = self.routes.iter().filter(|route| route.import.is_some());
-        let imports: HashMap<_, _> = imports.map(|route| (&*route.label, route)).collect();
+        let imports: HashMap<_, _> =
+            self.imports.iter().map(|route| (&*route.label, route)).collect();
         let egress = addresses.into_iter().filter_map(|(bind, announce, label)| {
             let route = Arc::clone(imports.get(&*label)?);
             Some((bind, EgressAddress { bind, announce, route }))
@@ -225,6 +233,16 @@ impl Table {
     /// Whether it matters which user of this machine a client is.
     pub fn knows_users(&self) -> bool {
         self.sides.know_users()
+    }
+
+    /// The routes of imported apps.
+    pub fn imports(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.imports.iter()
+    }
+
+    /// Whether an address, not one that is mapped into IPv6, is of this cluster.
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        self.sides.is_local(address)
     }
 
     /// The names, for another table of the same routes.

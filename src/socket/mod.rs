@@ -34,6 +34,17 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// Binds a socket for datagrams, non-blocking. `[::]` takes IPv4 too.
+pub fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
 /// Has a listening socket take no new connections, while handshakes that have begun can end: their SYN is dropped, so that its
 /// sender tries again in a second (RFC 6298 §2.1), when the socket is closed or another process accepts from it.
 ///

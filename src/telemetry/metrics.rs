@@ -10,6 +10,7 @@ use prometheus::{
 
 use crate::model::ending::Ending;
 
+use super::dns::Dns;
 use super::links::Links;
 use super::observed::Observed;
 use super::process::ProcessCollector;
@@ -93,6 +94,8 @@ pub struct Metrics {
     watch: Mutex<Watch>,
     /// What is counted of links.
     pub links: Links,
+    /// What is counted of the name server.
+    pub dns: Dns,
 }
 
 /// What is asked for at each scrape, and where the answers go. One lock: two scrapes at once would mix their answers.
@@ -136,6 +139,7 @@ impl Metrics {
             config_rejected: add(of, valid(IntCounter::with_opts(CONFIG_REJECTED.opts()))),
             watch: Mutex::new(Watch::new(of)),
             links: Links::new(of),
+            dns: Dns::new(of),
             registry,
         }
     }

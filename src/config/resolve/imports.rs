@@ -13,7 +13,9 @@ use crate::config::spot::{Spot, TextOr};
 use crate::config::tree::NodeId;
 use crate::model::app::AppId;
 use crate::model::name::{Name, NamePattern};
-use crate::model::snapshot::{Allow, AllowRule, GatewaySpec, ImportSpec, Origin, RouteSpec};
+use crate::model::snapshot::{
+    Allow, AllowRule, Answer, GatewaySpec, ImportSpec, Origin, RouteSpec,
+};
 
 use super::apps::{App, Apps, Named, app_id};
 use super::clusters::Clusters;
@@ -44,6 +46,7 @@ struct Import {
     allow: Allow,
     quiet_close: bool,
     wishes: Wishes,
+    answer: Answer,
 }
 
 impl Resolver<'_> {
@@ -86,7 +89,8 @@ impl Resolver<'_> {
             };
             let Some((allow, places)) = resolved else { continue };
             let quiet_close = quiet_close(&import.quiet_close);
-            let import = Import { id, node, places, allow, quiet_close, wishes };
+            let answer = self.answer(&import.answer, &allow);
+            let import = Import { id, node, places, allow, quiet_close, wishes, answer };
             match exported {
                 Some(route) => self.join(import, route),
                 None => routes.extend(self.imported(import, own, names)),
@@ -159,6 +163,22 @@ impl Resolver<'_> {
                     list.iter().filter_map(|spot| self.parse_spot(spot, |app| caller(app, apps)));
                 Some(Allow::Rules(rules.collect()))
             }
+        }
+    }
+
+    /// What the name stands for. Callers who are sent to the other cluster are judged there alone.
+    fn answer(&mut self, written: &Setting<file::Answer>, allow: &Allow) -> Answer {
+        let Some(spot) = written else { return Answer::default() };
+        match spot.value {
+            Some(file::Answer::Direct) => {
+                if !matches!(allow, Allow::Rules(rules) if rules.contains(&AllowRule::Any)) {
+                    let message = "with `answer: direct` callers go past this gateway, so `allow` does not bind them";
+                    let fix = "write `answer: linked`, or `allow: any` here and who may call at the other cluster's export";
+                    self.doubtful(spot.node, Wrong::new(message, fix));
+                }
+                Answer::Direct
+            }
+            Some(file::Answer::Linked) | None => Answer::Linked,
         }
     }
 
@@ -238,10 +258,11 @@ impl Resolver<'_> {
     /// Puts the priorities of the route's own endpoints and of gateways into one order: that of the import's clusters, and within
     /// this one that of the app.
     fn import_spec(&mut self, import: Import, route: &mut RouteSpec) -> Option<ImportSpec> {
-        let Import { node, places, allow, quiet_close, wishes, .. } = import;
+        let Import { node, places, allow, quiet_close, wishes, answer, .. } = import;
         let Wishes { egress, plaintext } = wishes;
         let (own, gateways) = (false, vec![]);
-        let mut import = ImportSpec { allow, own, gateways, quiet_close, egress, plaintext };
+        let mut import =
+            ImportSpec { allow, own, gateways, quiet_close, egress, plaintext, answer };
         let mut next = 0;
         for place in places {
             match place {

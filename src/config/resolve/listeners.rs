@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::config::disk::folder;
 use crate::config::file::{self, List, Setting};
 use crate::config::problem::Wrong;
+use crate::config::routes_file::wrong_name;
 use crate::config::spot::Spot;
 use crate::config::tree::NodeId;
-use crate::config::{self, AdminAddress, Ingress, Listeners};
+use crate::config::{self, AdminAddress, Ingress, Listeners, Zone};
+use crate::model::cluster::{OWN_DOMAIN, is_own_name};
+use crate::model::name::Name;
 
 use super::{Resolver, items};
 
@@ -33,7 +37,40 @@ impl Resolver<'_> {
             ingress: self.ingress(&written.ingress, &mut taken),
             metrics: self.metrics(&written.metrics, &mut taken),
             admin: self.admin(&written.admin, &mut taken),
+            dns: self.dns(&written.dns, &mut taken),
         }
+    }
+
+    fn dns(
+        &mut self,
+        written: &Setting<file::DnsListener>,
+        taken: &mut Taken,
+    ) -> Option<SocketAddr> {
+        let spot = written.as_ref()?;
+        let address = &spot.value.as_ref()?.address;
+        let address =
+            self.required(address, spot.node, "address", "add `address: \"[::]:1053\"`")?;
+        self.bind(address, taken)
+    }
+
+    /// What the name server has authority over.
+    pub(super) fn zone(&mut self, written: Option<&Spot<file::Listeners>>) -> Option<Arc<Zone>> {
+        let listeners = written?.value.as_ref()?;
+        let egress = listeners.egress.as_ref().and_then(|spot| spot.value.as_ref());
+        let has_pool = egress.is_some_and(|egress| egress.pool.is_some());
+        let spot = listeners.dns.as_ref()?;
+        let dns = spot.value.as_ref()?;
+        let fix = "add `zone: mesh.example`, a domain that is nobody else's";
+        let name = self.required(&dns.zone, spot.node, "zone", fix);
+        let name = name.and_then(|spot| self.parse_spot(spot, zone_name));
+        let fix = "add `announce: [10.0.0.5]`, the addresses where callers reach this gateway";
+        let announce = self.required(&dns.announce, spot.node, "announce", fix)?;
+        if announce.value.as_ref().is_some_and(Vec::is_empty) {
+            self.wrong(announce.node, Wrong::new("no name would stand for an address", fix));
+        }
+        let gateway = items(&dns.announce).iter();
+        let gateway = gateway.filter_map(|spot| self.parse_spot(spot, announced)).collect();
+        Some(Arc::new(Zone { name: name?, gateway, has_pool }))
     }
 
     fn ingress(&mut self, written: &List<file::Ingress>, taken: &mut Taken) -> Vec<Ingress> {
@@ -142,6 +179,25 @@ fn listen_address(written: &str) -> Result<SocketAddr, Wrong> {
         let fix = "write an IP address and a port: \"[::]:8443\" for every interface, \"127.0.0.1:8443\" for this machine";
         Wrong::new(format!("{written:?} is no address to listen at"), fix)
     })
+}
+
+fn zone_name(written: &str) -> Result<Name, Wrong> {
+    let name = Name::parse(written).map_err(wrong_name)?;
+    if is_own_name(name.as_str()) {
+        let fix = "take a domain of yours: mesh.example";
+        return Err(Wrong::new(format!("{OWN_DOMAIN} is what gateways call each other by"), fix));
+    }
+    Ok(name)
+}
+
+fn announced(written: &str) -> Result<IpAddr, Wrong> {
+    let fix = "write an IP address where callers reach this gateway: 10.0.0.5 or fd00::5";
+    let address: IpAddr =
+        written.parse().map_err(|_| Wrong::new(format!("{written:?} is no IP address"), fix))?;
+    if address.is_unspecified() || address.is_multicast() {
+        return Err(Wrong::new(format!("nobody can connect to {address}"), fix));
+    }
+    Ok(address.to_canonical())
 }
 
 fn dns_server(written: &str) -> Result<SocketAddr, Wrong> {

@@ -27,6 +27,7 @@ impl Resolver<'_> {
             limits: limits.map_or(default.limits, |limits| self.limits(limits)),
             log: log.map_or(default.log, connection_log),
             metrics_routes: self.parse(&routes, units::number).unwrap_or(default.metrics_routes),
+            dns: self.zone(file.listeners.as_ref()),
         }
     }
 

@@ -128,7 +128,7 @@ impl Maker<'_> {
             label: Arc::clone(&spec.label),
             is_app: spec.is_app,
             policy: Arc::new(Policy::compile(&spec.allow)),
-            import: spec.import.as_ref().map(|import| Arc::new(compiled(import))),
+            import: spec.import.as_ref().map(|import| Arc::new(compiled(spec, import))),
             candidates: ordered(candidates),
             absent: absent.into(),
             send_proxy: spec.send_proxy,
@@ -163,15 +163,21 @@ impl Maker<'_> {
 
 /// The name by which other clusters know an app: the first that it has.
 fn first_name(spec: &RouteSpec) -> Option<&Name> {
-    spec.names.iter().find_map(|(pattern, _)| match pattern {
+    exact_names(spec).next()
+}
+
+fn exact_names(spec: &RouteSpec) -> impl Iterator<Item = &Name> {
+    spec.names.iter().filter_map(|(pattern, _)| match pattern {
         NamePattern::Exact(name) => Some(name),
         NamePattern::Below(_) => None,
     })
 }
 
-fn compiled(import: &ImportSpec) -> Import {
-    let &ImportSpec { own, quiet_close, plaintext, .. } = import;
-    Import { callers: Policy::compile(&import.allow), own, quiet_close, plaintext }
+fn compiled(spec: &RouteSpec, import: &ImportSpec) -> Import {
+    let &ImportSpec { own, quiet_close, plaintext, answer, .. } = import;
+    let names = exact_names(spec).cloned().collect();
+    let callers = Policy::compile(&import.allow);
+    Import { callers, own, quiet_close, plaintext, names, answer }
 }
 
 #[cfg(test)]

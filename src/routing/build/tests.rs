@@ -3,7 +3,7 @@ use super::*;
 use crate::model::client::Client;
 use crate::model::name::{Name, NamePattern};
 use crate::model::routes_file::testing::file;
-use crate::model::snapshot::{AllowRule, EndpointSpec, GatewaySpec, ReservedName};
+use crate::model::snapshot::{AllowRule, Answer, EndpointSpec, GatewaySpec, ReservedName};
 use crate::routing::endpoint::Health;
 use crate::routing::table::Absence;
 use std::path::Path;
@@ -285,6 +285,7 @@ fn gateways_are_resolved_and_kept_apart_from_endpoints() {
     let import = ImportSpec {
         allow: Allow::Rules(vec![AllowRule::Any]),
         own: true,
+        answer: Answer::Linked,
         quiet_close: true,
         egress: crate::model::egress::EgressSpec::default(),
         plaintext: false,

@@ -1,0 +1,59 @@
+//! A cluster's own name server sends the zone here.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::common::process::{Process, run};
+use super::common::{counterpart, skipped, wait_until};
+use super::questions::{ask, ask_tcp, listens, said, some};
+use super::{CONFIG, start};
+
+/// `CoreDNS`, built. `None`: there is no Go, or its modules cannot be had, and the test has said so.
+fn program(test: &str, folder: &Path) -> Option<PathBuf> {
+    let go = counterpart(test, "go")?;
+    let program = folder.join("coredns");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dns/coredns");
+    let mut build = Command::new(go);
+    build.args(["build", "-mod=readonly", "-o"]).arg(&program).arg(".").current_dir(source);
+    let outcome = run(build.env("GOTOOLCHAIN", "local"));
+    if !outcome.status.success() {
+        skipped(test, &String::from_utf8_lossy(&outcome.stderr));
+        return None;
+    }
+    Some(program)
+}
+
+/// As README has it.
+#[test]
+fn a_zone_is_forwarded_by_coredns() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(program) = program("a_zone_is_forwarded_by_coredns", folder.path()) else { return };
+    let gateway = start(CONFIG);
+    let server = listens(&gateway);
+    let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let corefile = folder.path().join("Corefile");
+    let text = format!(
+        "mesh.example:{} {{\n    bind 127.0.0.1\n    errors\n    cache 5\n    forward . {server}\n}}\n",
+        address.port()
+    );
+    fs::write(&corefile, text).unwrap();
+    let mut command = Command::new(program);
+    command.arg("-conf").arg(&corefile).stdout(Stdio::null()).stderr(Stdio::null());
+    let _coredns = Process(command.spawn().unwrap());
+    wait_until("CoreDNS listens", || std::net::TcpStream::connect(address).is_ok());
+    let orders = "orders.shop.mesh.example";
+    assert_eq!(ask(address, orders, "A"), some(&["10.0.0.5"]));
+    assert_eq!(ask_tcp(address, orders, "AAAA"), some(&["fd00::5"]));
+    assert_eq!(ask(address, orders, "TXT"), said("No Error", &[]));
+    assert_eq!(ask(address, "late.shop.mesh.example", "A"), said("Non-Existent Domain", &[]));
+    gateway.rewrite_all(&CONFIG.replace("- { app: shop/orders", "- { app: shop/late"));
+    // Kept for 5 s, as the answer says, "no" too.
+    wait_until("CoreDNS knows the other app", || {
+        ask(address, "late.shop.mesh.example", "A") == some(&["10.0.0.5"])
+    });
+    wait_until("and not this one", || {
+        ask(address, orders, "A") == said("Non-Existent Domain", &[])
+    });
+}
