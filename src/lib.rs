@@ -13,6 +13,7 @@ pub mod config;
 pub mod discovery;
 pub mod dns;
 pub mod egress;
+pub mod exchange;
 pub mod handover;
 pub mod health;
 pub mod model;

@@ -92,6 +92,19 @@ impl Policy {
         })
     }
 
+    /// Whether a link of this cluster can be admitted, at least for one of its apps.
+    pub fn admits_cluster(&self, cluster: &str) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Hidden => false,
+            Self::Rules(rules) => rules.iter().any(|rule| match &rule.admits {
+                Admits::Everybody => true,
+                Admits::Cluster(admitted, _) => **admitted == *cluster,
+                Admits::Networks(_) | Admits::Caller(_) => false,
+            }),
+        }
+    }
+
     /// The rules' texts; empty for an open route.
     pub fn rules(&self) -> impl Iterator<Item = &str> {
         let rules: &[Rule] = match self {

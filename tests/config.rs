@@ -116,6 +116,53 @@ fn the_state_directory_counts_from_its_file_and_is_named() {
     assert_eq!(messages(&west("stateDir: ''")), ["2: stateDir: the path is empty"]);
 }
 
+#[test]
+fn a_namespace_is_imported_as_a_whole_and_tells_whom_to_ask_for_what() {
+    let linked = "\
+link: { directory: tls, trustDomain: example.org }
+local: { networks: [10.0.0.0/16] }
+clusters:
+  east: { gateways: [\"gw.east.example:8443\", \"203.0.113.2:8443\"] }
+  south: { gateways: [\"203.0.113.3:8443\"] }
+";
+    let west = |rest: &str| west(&format!("{linked}{rest}"));
+    let loaded = good(&west(
+        "names: [\"{app}.{namespace}.mesh.example\"]
+imports:
+  - { app: \"lab/*\", clusters: [south, east], allow: any }
+  - { app: shop/orders, clusters: [east], allow: any }
+",
+    ));
+    let routes = &loaded.config.routes;
+    assert_eq!((&*routes.cluster, routes.routes.len()), ("west", 1));
+    let [namespace] = &*routes.namespaces else { panic!("{:?}", routes.namespaces) };
+    let order = namespace.import.gateways.iter();
+    let order: Vec<_> = order.map(|gateway| (&*gateway.cluster, gateway.priority)).collect();
+    assert_eq!(order, [("south", 0), ("east", 1), ("east", 1)]);
+    let told: Vec<_> = routes
+        .peers
+        .iter()
+        .map(|peer| {
+            let wanted = &peer.wanted;
+            (&*peer.cluster, peer.gateways.len(), wanted.apps.len(), wanted.namespaces.len())
+        })
+        .collect();
+    assert_eq!(told, [("east", 2, 1, 1), ("south", 1, 0, 1)]);
+    let import = |import: &str| messages(&west(&format!("imports: [{{ {import} }}]\n")));
+    for (written, wrong) in [
+        ("app: \"lab/*\", clusters: [east], allow: any", "its apps have no names"),
+        (
+            "app: \"lab/*\", clusters: [west], allow: any, name: a.example",
+            "cannot stand in an import",
+        ),
+        ("app: \"lab/*\", clusters: [east], allow: any, name: a.example", "one name cannot stand"),
+        ("app: \"la b/*\", clusters: [east], allow: any", "cannot stand in a server name"),
+    ] {
+        let told = import(written);
+        assert!(told.iter().any(|told| told.contains(wrong)), "{written}: {told:?}");
+    }
+}
+
 fn keys(schema: &Value, found: &mut BTreeSet<String>) {
     match schema {
         Value::Object(members) => {

@@ -163,6 +163,12 @@ pub struct SourceStatus {
     /// Whether some of that is only remembered from before the restart.
     #[serde(default)]
     pub stale: bool,
+    /// Of another cluster: how many apps it exports that are imported here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apps: Option<usize>,
+    /// And how many more it has named, which count for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ignored: Option<usize>,
     /// What went wrong in the last attempt.
     pub last_error: Option<String>,
 }

@@ -42,7 +42,7 @@ impl Parts {
         observed.expiries = self.expiries.all();
         for route in self.live.load().table.routes() {
             for candidate in &route.candidates {
-                observed.endpoint(&route.label, state(candidate.endpoint.health()));
+                observed.endpoint(&route.label, state(candidate.health()));
             }
             for _ in &route.absent {
                 observed.endpoint(&route.label, EndpointState::Absent);
@@ -215,17 +215,23 @@ fn endpoint_status(candidate: &Candidate) -> EndpointStatus {
         priority: *priority,
         weight: *weight,
         open: endpoint.open(),
-        health: endpoint.health().label().to_owned(),
+        health: candidate.health().label().to_owned(),
         cluster: via.as_ref().map(|via| via.cluster.to_string()),
     }
 }
 
 fn source_status(source: &discovery::SourceStatus) -> SourceStatus {
+    let offers = match source.snapshot.as_deref() {
+        Some(discovery::Snapshot::Offers(offers)) => Some(offers),
+        Some(discovery::Snapshot::Addresses(_)) | None => None,
+    };
     SourceStatus {
         name: source.name.to_string(),
         up: source.up,
         age_seconds: source.age().map(|age| age.as_secs_f64()),
         stale: source.remembered.is_some(),
+        apps: offers.map(|offers| offers.apps.len()),
+        ignored: offers.map(|offers| offers.ignored),
         last_error: source.last_error.clone(),
     }
 }

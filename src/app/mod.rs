@@ -2,6 +2,7 @@
 
 mod answers;
 mod control;
+mod exchange;
 mod links;
 mod name_server;
 mod offline;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -26,12 +27,14 @@ use tracing::{info, warn};
 use crate::admin::status::ListenerStatus;
 use crate::cluster::Current;
 use crate::config::{Problem, Settings};
+use crate::discovery::exchange as inquiring;
 use crate::discovery::{aggregate, dns, file, memory};
 use crate::dns::Desk;
 use crate::handover::{Kind, Offer};
 use crate::health::Probes;
-use crate::proxy::{AskAgain, Proxy, Shared};
+use crate::proxy::{AskAgain, EXCHANGE, Proxy, Shared};
 use crate::routing::live::Live;
+use crate::routing::table::Peer;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 
@@ -42,6 +45,9 @@ use succession::Inheritance;
 use surroundings::{Copied, Surroundings};
 
 pub use offline::{Offline, check, offline};
+
+/// Links that wait for who answers what other gateways ask. It takes each at once.
+const INQUIRIES: usize = 16;
 
 /// How a gateway is started.
 #[derive(Debug, Clone)]
@@ -96,6 +102,10 @@ struct Parts {
     /// When that expires.
     expiries: Expiries,
     refusals: Arc<Refusals>,
+    /// Until it is cancelled, other gateways are told what is exported.
+    answering: CancellationToken,
+    /// The other clusters of the table in force.
+    peers: watch::Sender<Arc<[Peer]>>,
     /// Listeners around the data path, for status.
     around: Mutex<Vec<ListenerStatus>>,
     /// Their sockets, for a successor, and what ends them.
@@ -212,6 +222,8 @@ impl Gateway {
 
     /// Closes connections between calls until none is left, or `drainTimeout` is over.
     async fn let_end(&self) {
+        // Their next callers go to another gateway.
+        self.parts.answering.cancel();
         let limits = self.parts.live.load().settings.limits;
         self.parts.proxy.close_quiet_ones(Instant::now() + limits.drain_timeout);
         if timeout(limits.drain_timeout, self.parts.proxy.drained()).await.is_err() {
@@ -244,11 +256,15 @@ impl Parts {
         let live = Arc::new(Live::new(Arc::new(Settings::default())));
         let (metrics, refusals) = (Arc::new(Metrics::new()), Arc::new(Refusals::default()));
         let shared = Shared::new(Arc::clone(&live), Arc::clone(&metrics), Arc::clone(&refusals));
-        let shared = shared.closed_until(opened.clone());
+        let (inquiries, asked) = mpsc::channel(INQUIRIES);
+        let shared = shared.closed_until(opened.clone()).asked_at(inquiries);
+        let answering = stop.child_token();
+        tokio::spawn(crate::exchange::serve(Arc::clone(&live), asked, answering.clone()));
         let links = Arc::clone(&shared.links);
         let probes = Probes::new(Handle::current());
         let proxy = Arc::new(Proxy::start(options.cores, Arc::new(shared))?);
-        let published = published(&metrics, probes, Arc::downgrade(&proxy));
+        let peers = watch::Sender::new(Arc::from([]));
+        let published = published(&metrics, probes, Arc::downgrade(&proxy), peers.clone());
         Ok(Arc::new(Self {
             started: SystemTime::now(),
             proxy,
@@ -260,6 +276,8 @@ impl Parts {
             configuration: Mutex::default(),
             links,
             expiries: Expiries::default(),
+            answering,
+            peers,
             around: Mutex::default(),
             copies: Mutex::default(),
             around_stop: stop.child_token(),
@@ -280,7 +298,7 @@ impl Parts {
         let state_dir = settings.state_dir.subscribe();
         let folder = state_dir.borrow().clone();
         let remembered = match &folder {
-            Some(folder) => memory::recall(folder, dns::SOURCE).await,
+            Some(folder) => memory::recall_addresses(folder, dns::SOURCE).await,
             None => None,
         };
         self.sources.expect(dns::SOURCE);
@@ -295,6 +313,13 @@ impl Parts {
             updates,
             stop.clone(),
         ));
+        let cancelled = stop.clone();
+        for peer in self.live.load().table.peers() {
+            self.sources.expect(&inquiring::source(&peer.cluster));
+        }
+        let (peers, ways) = (self.peers.subscribe(), exchange::ways(&self.links, &self.metrics));
+        let updates = self.sources.updates();
+        tokio::spawn(inquiring::watch(peers, ways, folder, updates, cancelled));
         // Ends when another process serves: what this one knows grows old from then on.
         let until = self.around_stop.clone();
         tokio::spawn(memory::keep(self.sources.watch_sources(), state_dir, until))
@@ -326,15 +351,17 @@ fn published(
     metrics: &Arc<Metrics>,
     probes: Probes,
     proxy: Weak<Proxy>,
+    peers: watch::Sender<Arc<[Peer]>>,
 ) -> Box<aggregate::Published<Settings>> {
-    let metrics = Arc::clone(metrics);
+    let (metrics, exchange) = (Arc::clone(metrics), Arc::from(EXCHANGE));
     Box::new(move |generation| {
         let labels = generation.table.routes().map(|route| &route.label);
-        metrics.admit_routes(labels, generation.settings.metrics_routes);
+        metrics.admit_routes(labels.chain([&exchange]), generation.settings.metrics_routes);
         metrics.published(generation.table.len(), generation.number, generation.since);
         probes.follow(&generation.table);
         if let Some(proxy) = proxy.upgrade() {
             proxy.follow_egress(&generation.table);
         }
+        peers.send_replace(generation.table.peers().into());
     })
 }

@@ -247,7 +247,7 @@ fn endpoints(route: &RouteStatus) -> Vec<[Cell; 5]> {
 
 fn sources(sources: &[SourceStatus], to: &mut impl Write) -> io::Result<()> {
     let mut table = Table::new(["SOURCE", "STATE", "LAST HEARD", "LAST ERROR"]);
-    for SourceStatus { name, up, age_seconds, stale, last_error } in sources {
+    for SourceStatus { name, up, age_seconds, stale, last_error, apps: _, ignored: _ } in sources {
         let state = match (up, stale) {
             (_, true) => Cell(WARNING, "stale".into()),
             (true, false) => Cell(GOOD, "up".into()),
@@ -401,6 +401,8 @@ mod tests {
                 up: false,
                 age_seconds: None,
                 stale: false,
+                apps: None,
+                ignored: None,
                 last_error: Some("timed out".into()),
             }],
             connections: Connections { open: 3, total: 17 },

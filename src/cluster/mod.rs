@@ -21,6 +21,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, Error, ServerConfig};
+use tokio::io::DuplexStream;
 
 use crate::tls::Facts;
 
@@ -52,6 +53,16 @@ pub struct Links {
 struct Near {
     config: Arc<ClientConfig>,
     expected: Arc<Dialled>,
+}
+
+/// A link on which another gateway asks what is exported to its cluster. In memory: its socket stays with the core that has
+/// accepted it.
+#[derive(Debug)]
+pub struct Inquiry {
+    /// The cluster that asks: proven by certificate.
+    pub cluster: Arc<str>,
+    /// What it says and hears.
+    pub stream: DuplexStream,
 }
 
 /// Why there can be no links with a cluster.

@@ -296,7 +296,7 @@ pub(super) struct RuleKeys {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Import {
-    /// `namespace/app`.
+    /// `namespace/app`, or `namespace/*` for whatever those clusters export there.
     #[schemars(required)]
     pub(super) app: Setting<String>,
     /// The clusters where it is called, in order of preference. This one may be among them, and then stands for `apps`.

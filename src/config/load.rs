@@ -217,6 +217,8 @@ fn complete(
         local,
         callers,
         egress,
+        peers,
+        namespaces,
         cluster,
         listeners,
         settings,
@@ -225,7 +227,18 @@ fn complete(
         state_dir,
         ..
     } = resolved;
-    let routes = Routes { routes, files, reserved, local, callers, egress };
+    let name = cluster.clone().unwrap_or_default();
+    let routes = Routes {
+        routes,
+        files,
+        reserved,
+        local,
+        callers,
+        cluster: name,
+        peers,
+        namespaces,
+        egress,
+    };
     let Some(cluster) = cluster else { return Err(Box::new(routes)) };
     let (settings, routes) = (Arc::new(settings), Arc::new(routes));
     Ok(Config { cluster, listeners, settings, resolver, links, routes, state_dir })

@@ -13,11 +13,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::model::app::AppId;
 use crate::model::name::Name;
+use crate::model::offer::{Exported, Offer, Offers};
 use crate::model::snapshot::Addresses;
 use crate::state::{Folder, Kept, StateError};
 
-use super::SourceStatus;
+use super::{Snapshot, SourceStatus};
 
 /// How often it is looked whether there is something to write. Changes come in bursts, and a source that says every second that
 /// nothing has changed shall not wake anybody for each word.
@@ -29,9 +31,9 @@ const CONFIRM: Duration = Duration::from_mins(1);
 
 /// What a source said before the restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remembered {
+pub struct Remembered<T> {
     /// What it said.
-    pub addresses: Addresses,
+    pub said: T,
     /// When that was last known to be true.
     pub as_of: SystemTime,
 }
@@ -39,23 +41,38 @@ pub struct Remembered {
 /// How every source is doing, by name.
 pub type Sources = BTreeMap<Arc<str>, SourceStatus>;
 
-/// What a source said before the restart, if that was kept. A file that is of no use is told, and left out.
-pub async fn recall(folder: &Path, source: &'static str) -> Option<Remembered> {
-    let folder = Folder::new(folder);
-    let loaded = spawn_blocking(move || folder.load::<Hosts>(source)).await.ok()?;
-    match loaded.map(|kept| kept.and_then(remember)) {
-        Ok(Some(remembered)) => {
-            let hosts = remembered.addresses.0.len();
-            let age = remembered.as_of.elapsed().unwrap_or_default();
-            info!(
-                source,
-                hosts,
-                ?age,
-                "what was known before the restart is used until the source speaks"
-            );
-            Some(remembered)
+/// The addresses that a source said before the restart, if they were kept. A file that is of no use is told, and left out.
+pub async fn recall_addresses(folder: &Path, source: &str) -> Option<Remembered<Addresses>> {
+    let Kept { snapshot: Content::Hosts(hosts), as_of } = recall(folder, source).await? else {
+        return None;
+    };
+    let said = addresses(hosts);
+    (!said.0.is_empty()).then_some(Remembered { said, as_of })
+}
+
+/// The apps that another cluster exported before the restart, with their names and numbers of healthy endpoints.
+pub async fn recall_apps(
+    folder: &Path,
+    source: &str,
+) -> Option<Remembered<BTreeMap<AppId, Exported>>> {
+    let Kept { snapshot: Content::Apps(apps), as_of } = recall(folder, source).await? else {
+        return None;
+    };
+    let said = exported(apps);
+    (!said.is_empty()).then_some(Remembered { said, as_of })
+}
+
+async fn recall(folder: &Path, source: &str) -> Option<Kept<Content>> {
+    let (folder, wanted) = (Folder::new(folder), source.to_owned());
+    let loaded = spawn_blocking(move || folder.load::<Content>(&wanted)).await.ok()?;
+    match loaded {
+        Ok(kept) => {
+            if let Some(Kept { as_of, .. }) = &kept {
+                let age = as_of.elapsed().unwrap_or_default();
+                info!(source, ?age, "what it said before the restart is used until it speaks");
+            }
+            kept
         }
-        Ok(None) => None,
         Err(error) => {
             warn!(source, %error, "starting without what was known before the restart; the file is written anew");
             None
@@ -101,7 +118,7 @@ struct Keeper {
 
 #[derive(Debug)]
 struct Written {
-    addresses: Arc<Addresses>,
+    snapshot: Arc<Snapshot>,
     as_of: SystemTime,
     at: Instant,
 }
@@ -137,27 +154,27 @@ impl Keeper {
             self.wanted = Some(wanted);
         }
         for (source, status) in sources {
-            let Some((addresses, as_of)) = known(status) else { continue };
-            match self.due(source, addresses, as_of, last) {
+            let Some((snapshot, as_of)) = known(status) else { continue };
+            match self.due(source, snapshot, as_of, last) {
                 Due::Nothing => continue,
                 Due::Confirm => folder.confirm(source, as_of)?,
                 Due::Write => {
-                    let snapshot = Hosts::from(&**addresses);
+                    let snapshot = Content::from(&**snapshot);
                     folder.keep(source, &Kept { snapshot, as_of })?;
                 }
             }
-            let addresses = Arc::clone(addresses);
-            let written = Written { addresses, as_of, at: Instant::now() };
+            let snapshot = Arc::clone(snapshot);
+            let written = Written { snapshot, as_of, at: Instant::now() };
             self.written.insert(Arc::clone(source), written);
         }
         Ok(())
     }
 
-    fn due(&self, source: &str, now: &Arc<Addresses>, as_of: SystemTime, last: bool) -> Due {
-        let Some(Written { addresses, as_of: before, at }) = self.written.get(source) else {
+    fn due(&self, source: &str, now: &Arc<Snapshot>, as_of: SystemTime, last: bool) -> Due {
+        let Some(Written { snapshot, as_of: before, at }) = self.written.get(source) else {
             return Due::Write;
         };
-        if !Arc::ptr_eq(addresses, now) && addresses != now {
+        if !Arc::ptr_eq(snapshot, now) && snapshot != now {
             return if last || at.elapsed() >= REST { Due::Write } else { Due::Nothing };
         }
         let older = as_of.duration_since(*before).unwrap_or_default();
@@ -182,10 +199,10 @@ impl Keeper {
 }
 
 /// What a source has said, and when that was last known to be true. What says nothing is not worth a file.
-fn known(status: &SourceStatus) -> Option<(&Arc<Addresses>, SystemTime)> {
-    let addresses = status.snapshot.as_ref().filter(|addresses| !addresses.0.is_empty())?;
+fn known(status: &SourceStatus) -> Option<(&Arc<Snapshot>, SystemTime)> {
+    let snapshot = status.snapshot.as_ref().filter(|snapshot| !snapshot.is_empty())?;
     let age = status.age()?;
-    Some((addresses, SystemTime::now().checked_sub(age)?))
+    Some((snapshot, SystemTime::now().checked_sub(age)?))
 }
 
 /// Until a source has spoken, its file stays.
@@ -193,46 +210,77 @@ fn has_something(status: &SourceStatus) -> bool {
     status.snapshot.is_none() || known(status).is_some()
 }
 
-/// [`Addresses`] as they are written: in the order of the names, so that two files can be compared.
-#[derive(Debug, Serialize, Deserialize)]
-struct Hosts {
-    hosts: BTreeMap<String, Vec<IpAddr>>,
+/// A snapshot as it is written: in the order of names, so that two files can be compared.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Content {
+    Hosts(BTreeMap<String, Vec<IpAddr>>),
+    Apps(BTreeMap<String, App>),
 }
 
-impl From<&Addresses> for Hosts {
-    fn from(addresses: &Addresses) -> Self {
-        let hosts = addresses.0.iter();
-        Self { hosts: hosts.map(|(name, list)| (name.to_string(), list.clone())).collect() }
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct App {
+    names: Vec<String>,
+    healthy_endpoints: u32,
+}
+
+impl From<&Snapshot> for Content {
+    fn from(snapshot: &Snapshot) -> Self {
+        match snapshot {
+            Snapshot::Addresses(Addresses(hosts)) => Self::Hosts(
+                hosts.iter().map(|(name, list)| (name.to_string(), list.clone())).collect(),
+            ),
+            Snapshot::Offers(offers) => Self::apps(offers),
+        }
+    }
+}
+
+impl Content {
+    fn apps(offers: &Offers) -> Self {
+        let app = |(app, Offer { names, reach }): (&AppId, &Offer)| {
+            let names = names.iter().map(ToString::to_string).collect();
+            (app.to_string(), App { names, healthy_endpoints: reach.healthy() })
+        };
+        Self::Apps(offers.apps.iter().map(app).collect())
     }
 }
 
 /// What is no name was not written by this program, and leads nowhere.
-fn remember(Kept { snapshot, as_of }: Kept<Hosts>) -> Option<Remembered> {
-    let hosts = snapshot.hosts.into_iter();
-    let hosts = hosts.filter_map(|(name, list)| Some((Name::parse(&name).ok()?, list)));
-    let addresses = Addresses(hosts.collect());
-    (!addresses.0.is_empty()).then_some(Remembered { addresses, as_of })
+fn addresses(hosts: BTreeMap<String, Vec<IpAddr>>) -> Addresses {
+    let hosts = hosts.into_iter();
+    Addresses(hosts.filter_map(|(name, list)| Some((Name::parse(&name).ok()?, list))).collect())
+}
+
+fn exported(apps: BTreeMap<String, App>) -> BTreeMap<AppId, Exported> {
+    let apps = apps.into_iter().filter_map(|(app, App { names, healthy_endpoints: healthy })| {
+        let names: Vec<_> = names.iter().filter_map(|name| Name::parse(name).ok()).collect();
+        let app = AppId::parse(&app).ok().filter(|_| !names.is_empty())?;
+        Some((app, Exported { names, healthy }))
+    });
+    apps.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::discovery::Said;
+    use crate::model::offer::Reach;
     use std::fs;
 
-    fn addresses(known: &[(&str, &str)]) -> Addresses {
+    fn snapshot(known: &[(&str, &str)]) -> Snapshot {
         let known = known.iter();
         let parse = |(name, ip): &(&str, &str)| {
             (Name::parse(name).unwrap(), vec![ip.parse::<IpAddr>().unwrap()])
         };
-        Addresses(known.map(parse).collect())
+        Addresses(known.map(parse).collect()).into()
     }
 
     fn said(known: &[(&str, &str)]) -> SourceStatus {
         let mut status = SourceStatus::silent("dns".into());
-        let addresses = addresses(known);
-        status.hear(&Said::Addresses(addresses.clone()), std::time::Instant::now());
-        status.snapshot = Some(Arc::new(addresses));
+        let snapshot = snapshot(known);
+        status.hear(&Said::Snapshot(snapshot.clone()), std::time::Instant::now());
+        status.snapshot = Some(Arc::new(snapshot));
         status
     }
 
@@ -242,26 +290,40 @@ mod tests {
 
     #[test]
     fn what_was_written_is_remembered_and_what_is_no_name_is_not() {
-        let known = addresses(&[("b.example", "10.0.0.2"), ("a.example", "fd00::1")]);
-        let mut snapshot = Hosts::from(&known);
-        assert_eq!(snapshot.hosts.keys().collect::<Vec<_>>(), ["a.example", "b.example"]);
-        snapshot.hosts.insert("no name".into(), vec![]);
-        let as_of = SystemTime::UNIX_EPOCH;
-        let remembered = Remembered { addresses: known, as_of };
-        assert_eq!(remember(Kept { snapshot, as_of }), Some(remembered));
-        assert_eq!(remember(Kept { snapshot: Hosts { hosts: BTreeMap::new() }, as_of }), None);
+        let known = snapshot(&[("b.example", "10.0.0.2"), ("a.example", "fd00::1")]);
+        let Content::Hosts(mut hosts) = Content::from(&known) else { panic!("hosts are hosts") };
+        assert_eq!(hosts.keys().collect::<Vec<_>>(), ["a.example", "b.example"]);
+        hosts.insert("no name".into(), vec![]);
+        assert_eq!(Snapshot::from(addresses(hosts)), known);
+    }
+
+    #[test]
+    fn apps_are_remembered_with_their_names() {
+        let (app, name) = (AppId::parse("shop/a").unwrap(), Name::parse("a.example").unwrap());
+        let reach = Arc::new(Reach::new(&Arc::default(), 3));
+        let offer = Offer { names: vec![name.clone()], reach };
+        let apps = BTreeMap::from([(app.clone(), offer)]);
+        let offers = Offers { cluster: "east".into(), apps, ignored: 0 };
+        let written = Content::from(&Snapshot::Offers(offers.into()));
+        let text = serde_json::to_string(&written).unwrap();
+        assert_eq!(text, r#"{"apps":{"shop/a":{"names":["a.example"],"healthyEndpoints":3}}}"#);
+        let Content::Apps(mut apps) = written else { panic!("apps are apps") };
+        apps.insert("shop/nameless".into(), App { names: vec![], healthy_endpoints: 1 });
+        apps.insert("no app".into(), App { names: vec!["b.example".into()], healthy_endpoints: 1 });
+        let expected = Exported { names: vec![name], healthy: 3 };
+        assert_eq!(exported(apps), BTreeMap::from([(app, expected)]));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_change_is_written_after_a_rest_and_what_does_not_change_is_confirmed() {
         let mut keeper = Keeper::default();
-        let (one, other) = (addresses(&[("a.example", "10.0.0.1")]), addresses(&[]));
+        let (one, other) = (snapshot(&[("a.example", "10.0.0.1")]), snapshot(&[]));
         let (one, other) = (Arc::new(one), Arc::new(other));
         let start = SystemTime::UNIX_EPOCH;
         assert_eq!(keeper.due("dns", &one, start, false), Due::Write);
-        let written = Written { addresses: Arc::clone(&one), as_of: start, at: Instant::now() };
+        let written = Written { snapshot: Arc::clone(&one), as_of: start, at: Instant::now() };
         keeper.written.insert("dns".into(), written);
-        let same = Arc::new(Addresses::clone(&one));
+        let same = Arc::new(Snapshot::clone(&one));
         assert_eq!(keeper.due("dns", &same, start + CONFIRM / 2, false), Due::Nothing);
         assert_eq!(keeper.due("dns", &same, start + CONFIRM, false), Due::Confirm);
         assert_eq!(keeper.due("dns", &same, start, true), Due::Confirm);

@@ -5,6 +5,7 @@
 
 pub mod aggregate;
 pub mod dns;
+pub mod exchange;
 pub mod file;
 pub mod memory;
 mod pace;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::model::name::Name;
+use crate::model::offer::Offers;
 use crate::model::snapshot::{Addresses, EndpointAt, Routes};
 
 /// What one source says, sent to [`aggregate`].
@@ -26,18 +28,50 @@ pub struct Update {
     pub said: Said,
 }
 
+/// What a source knows, whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Snapshot {
+    /// What DNS names stand for.
+    Addresses(Addresses),
+    /// What another cluster exports to this one.
+    Offers(Arc<Offers>),
+}
+
+impl From<Addresses> for Snapshot {
+    fn from(addresses: Addresses) -> Self {
+        Self::Addresses(addresses)
+    }
+}
+
+impl Snapshot {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Addresses(addresses) => addresses.0.is_empty(),
+            Self::Offers(offers) => offers.apps.is_empty(),
+        }
+    }
+}
+
 /// What a source can say. An outage is no empty snapshot: it takes nothing away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Said {
     /// Everything that the source knows. Empty is a statement: there is nothing.
-    Addresses(Addresses),
+    Snapshot(Snapshot),
     /// Everything that was known at this time, before the restart, as far as nothing newer has been said. The source has not said
     /// so itself.
-    Remembered(Addresses, SystemTime),
+    Remembered(Snapshot, SystemTime),
     /// Asked again, and what was said last still holds: its age starts over.
     Unchanged,
     /// The source cannot tell, and why. What it said last stays in force, for good if need be.
     Failed(String),
+    /// Nobody asks for it any more: all that it said is forgotten.
+    Gone,
+}
+
+impl From<Addresses> for Said {
+    fn from(addresses: Addresses) -> Self {
+        Self::Snapshot(addresses.into())
+    }
 }
 
 /// How a source is doing.
@@ -52,7 +86,7 @@ pub struct SourceStatus {
     /// When its snapshot was last known to be true, if some of that is only remembered from before the restart.
     pub remembered: Option<SystemTime>,
     /// Its last good snapshot.
-    pub snapshot: Option<Arc<Addresses>>,
+    pub snapshot: Option<Arc<Snapshot>>,
     /// The failure that lasts, while it does.
     pub last_error: Option<String>,
     /// Whether it has said anything yet, and the table takes it into account.
@@ -81,7 +115,7 @@ impl SourceStatus {
 
     fn hear(&mut self, said: &Said, now: Instant) {
         match said {
-            Said::Addresses(_) | Said::Unchanged => {
+            Said::Snapshot(_) | Said::Unchanged => {
                 self.up = true;
                 self.last_ok = Some(now);
                 self.remembered = None;
@@ -92,6 +126,7 @@ impl SourceStatus {
                 self.up = false;
                 self.last_error = Some(why.clone());
             }
+            Said::Gone => {}
         }
     }
 }
@@ -101,7 +136,9 @@ pub fn hosts(routes: &Routes) -> HashSet<Name> {
     let written = routes.routes.iter().flat_map(|route| &route.endpoints);
     let imports = routes.routes.iter().filter_map(|route| route.import.as_ref());
     let gateways = imports.flat_map(|import| &import.gateways);
-    let written = written.map(|endpoint| &endpoint.at).chain(gateways.map(|gateway| &gateway.at));
+    let peers = routes.peers.iter().flat_map(|peer| &peer.gateways);
+    let written = written.map(|endpoint| &endpoint.at);
+    let written = written.chain(gateways.map(|gateway| &gateway.at)).chain(peers);
     let mut hosts: HashSet<Name> = written.filter_map(host).collect();
     hosts.extend(routes.callers.iter().flat_map(|caller| caller.hosts.iter().cloned()));
     hosts.extend(routes.files.iter().flat_map(|file| file.lists().flatten()).filter_map(host));
@@ -165,6 +202,7 @@ mod tests {
             cluster: "east".into(),
             at: EndpointAt::parse("gw.example:8443").unwrap(),
             priority: 0,
+            offering: crate::model::snapshot::Offering::Unknown,
         };
         let route = RouteSpec {
             label: "shop/checkout".into(),
@@ -220,7 +258,7 @@ mod tests {
     fn a_failure_neither_renews_the_age_nor_ends_it() {
         let mut status = SourceStatus::silent("dns".into());
         let start = Instant::now();
-        status.hear(&Said::Addresses(Addresses::default()), start);
+        status.hear(&Addresses::default().into(), start);
         status.hear(&Said::Failed("no answer".into()), Instant::now());
         assert_eq!((status.up, status.last_ok), (false, Some(start)));
         assert_eq!(status.last_error.as_deref(), Some("no answer"));

@@ -8,5 +8,6 @@ pub mod egress;
 pub mod ending;
 pub mod folding;
 pub mod name;
+pub mod offer;
 pub mod routes_file;
 pub mod snapshot;

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use super::app::AppId;
 use super::egress::{EgressSpec, Space};
 use super::name::{Name, NameError, NamePattern};
+use super::offer::{Offer, Wanted};
 use super::routes_file::RoutesFile;
 
 /// Where something was written, for messages that send the reader there. Lines and columns count from 1.
@@ -46,6 +47,34 @@ pub struct Routes {
     pub callers: Vec<CallerSpec>,
     /// Where imported apps have addresses of their own; `None` where they have none.
     pub egress: Option<EgressListeners>,
+    /// This cluster's name; empty only where the configuration has none, which is an error.
+    pub cluster: Arc<str>,
+    /// The other clusters from which something is imported.
+    pub peers: Vec<PeerSpec>,
+    /// Imports of whatever other clusters export in a namespace.
+    pub namespaces: Vec<NamespaceImport>,
+}
+
+/// Another cluster, as one to ask what it exports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerSpec {
+    /// Its name.
+    pub cluster: Arc<str>,
+    /// Its gateways.
+    pub gateways: Vec<EndpointAt>,
+    /// What is imported from there.
+    pub wanted: Arc<Wanted>,
+}
+
+/// `app: "shop/*"`: whatever other clusters export there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespaceImport {
+    /// The namespace.
+    pub namespace: Arc<str>,
+    /// What each of its apps gets, with the gateways of all clusters.
+    pub import: ImportSpec,
+    /// Where it was written.
+    pub origin: Origin,
 }
 
 /// One route: the names that lead to it, who may use it, where it goes.
@@ -162,6 +191,20 @@ pub struct GatewaySpec {
     pub at: EndpointAt,
     /// Lower goes first; counted together with the priorities of the route's own endpoints.
     pub priority: u8,
+    /// What the cluster says of the app.
+    pub offering: Offering,
+}
+
+/// What another cluster says of an app that is imported from it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Offering {
+    /// Nothing yet: it may offer the app.
+    #[default]
+    Unknown,
+    /// That it exports it.
+    Offered(Offer),
+    /// What it exports, and this is not among that.
+    Missing,
 }
 
 /// An endpoint as written: one address, or a DNS name that stands for all of its addresses.
@@ -295,6 +338,15 @@ pub struct ReservedName {
     pub suffix: Name,
     /// Where it was written.
     pub origin: Origin,
+}
+
+impl ReservedName {
+    /// The name that the template makes for an app.
+    pub fn expand(&self, app: &AppId) -> Result<Name, NameError> {
+        // The namespace first: it has no braces, as no app has, so nothing is replaced twice.
+        let name = self.template.replace("{namespace}", app.namespace());
+        Name::parse(&name.replace("{app}", app.app()))
+    }
 }
 
 /// Addresses that DNS names stand for. A name that is absent has not been answered yet; an empty list is an answer.

@@ -36,6 +36,9 @@ use super::relay::{End, Leaving, Relay, Terms};
 /// receivers to wait at least 3 s for that.
 const PROXY_HEADER_TIME: Duration = Duration::from_secs(3);
 
+/// The metric label of links on which gateways ask each other.
+pub(crate) const EXCHANGE: &str = "exchange";
+
 /// A connection as it is accepted.
 #[derive(Debug)]
 pub(super) struct Accepted {
@@ -125,6 +128,10 @@ async fn join(
     #[cfg(test)]
     asked.name().into_iter().for_each(super::tests::fault);
 
+    if let Some(cluster) = asked.name().and_then(|name| far::asking(shared, &client, name)) {
+        let dial = shared.dialling.enter(asked.random().unwrap_or_else(|| record.id().random()))?;
+        return inquire(shared, incoming, cluster, dial, record).await;
+    }
     let (decision, settings) = decide(shared, &asked, incoming, &client, record).await?;
     let Decision { route, side, .. } = &decision;
     let counters = record.route(&route.label);
@@ -141,6 +148,25 @@ async fn join(
     let idle = settings.limits.idle_timeout;
     let (header, may_leave) = (front.len(), route.closes_quietly(*side));
     Ok(Joined { endpoint, preface, header, sent, counters, idle, may_leave, dial })
+}
+
+/// A link on which another gateway asks what is exported to it.
+async fn inquire(
+    shared: &Shared,
+    incoming: &mut Incoming,
+    cluster: Arc<str>,
+    dial: Dial,
+    record: &mut Record,
+) -> Result<Joined, Refused> {
+    let endpoint = far::inquire(shared, cluster)?;
+    // It carries no connection, and there are few: neither links nor places of callers are counted down for it.
+    (record.held.link, record.held.permit) = (None, None);
+    let counters = record.route(&EXCHANGE.into());
+    far::accepted(&mut incoming.leg).await?;
+    let settings = shared.live.load();
+    let idle = settings.settings.limits.idle_timeout;
+    let (preface, header, sent) = (Bytes::new(), 0, 0);
+    Ok(Joined { endpoint, preface, header, sent, counters, idle, may_leave: false, dial })
 }
 
 /// What a PROXY header says of the connection's ends, where the listener expects one of this peer.

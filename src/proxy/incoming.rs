@@ -57,7 +57,7 @@ impl Incoming {
     pub(super) fn lend(&mut self) -> Option<(Socket, Bytes)> {
         match std::mem::replace(&mut self.leg, Leg::Lent) {
             Leg::Plain(socket) => Some((socket, std::mem::take(&mut self.received).into())),
-            Leg::Link(_) | Leg::Lent => None,
+            Leg::Link(_) | Leg::Inside(_) | Leg::Lent => None,
         }
     }
 
@@ -121,7 +121,7 @@ impl Incoming {
         let mut received = std::mem::take(&mut self.received);
         match endpoint {
             Leg::Link(_) => (Bytes::new(), received.len()),
-            Leg::Plain(_) | Leg::Lent => {
+            Leg::Plain(_) | Leg::Inside(_) | Leg::Lent => {
                 received.splice(..0, header.iter().copied());
                 (received.into(), 0)
             }

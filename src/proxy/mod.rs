@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::Current;
+use crate::cluster::{Current, Inquiry};
 use crate::config::Settings;
 use crate::routing::live::Live;
 use crate::shutdown::Shutdown;
@@ -41,6 +42,8 @@ pub use self::callers::AskAgain;
 pub use self::core::{ApplyError, Prepared, Proxy};
 pub use self::egress::LABEL as EGRESS_LABEL;
 
+pub(crate) use connection::EXCHANGE;
+
 /// What all connections of one gateway share.
 #[derive(Debug)]
 pub struct Shared {
@@ -52,6 +55,8 @@ pub struct Shared {
     pub refusals: Arc<Refusals>,
     /// What links are opened and accepted with.
     pub links: Arc<Current>,
+    /// Where links go on which another gateway asks what is exported.
+    inquiries: mpsc::Sender<Inquiry>,
     shutdown: Shutdown,
     ids: id::Ids,
     admission: admission::Admission,
@@ -82,6 +87,7 @@ impl Shared {
             metrics,
             refusals,
             links: Arc::default(),
+            inquiries: mpsc::channel(1).0,
             shutdown: Shutdown::new(),
             ids: id::Ids::new(),
             admission: admission::Admission::new(admission::Descriptors::new()),
@@ -95,6 +101,12 @@ impl Shared {
             drained_by: OnceLock::new(),
             draining: CancellationToken::new(),
         }
+    }
+
+    /// What other gateways ask goes there; without it they are refused.
+    #[must_use]
+    pub fn asked_at(self, inquiries: mpsc::Sender<Inquiry>) -> Self {
+        Self { inquiries, ..self }
     }
 
     /// Nothing is to be accepted until `opened` is cancelled: listeners queue what comes.

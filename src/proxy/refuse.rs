@@ -143,7 +143,7 @@ async fn told(leg: Leg, refused: &Refused) -> io::Result<Option<Socket>> {
         }
         (Leg::Plain(socket), None) => Ok(Some(socket)),
         (Leg::Link(stream), _) => Ok(Some(far::refuse(stream, refused).await)),
-        (Leg::Lent, _) => Ok(None),
+        (Leg::Inside(_) | Leg::Lent, _) => Ok(None),
     }
 }
 

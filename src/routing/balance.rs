@@ -61,7 +61,7 @@ impl<'a> Attempts<'a> {
         let usable = (start..).zip(tier).filter(|&(index, candidate)| {
             !tried.contains(index)
                 && route.offers(candidate, *side)
-                && candidate.endpoint.health_at(now) == Health::Healthy
+                && candidate.health_at(now) == Health::Healthy
         });
         let (first, candidate) = random.draw(usable.clone())?;
         let others = usable.filter(|&(index, _)| index != first);
@@ -78,7 +78,7 @@ impl<'a> Attempts<'a> {
         let offered = |candidate: &Candidate| self.route.offers(candidate, self.side);
         let candidates = self.route.candidates.iter().enumerate();
         for (index, candidate) in candidates.filter(|(_, candidate)| offered(candidate)) {
-            match candidate.endpoint.health_at(now) {
+            match candidate.health_at(now) {
                 Health::Healthy => return None,
                 Health::Ejected => {
                     let this = (candidate.endpoint.ejected_until(), index);
@@ -225,6 +225,7 @@ mod tests {
         candidates.sort_by_key(|candidate| candidate.priority);
         Route {
             label: "route".into(),
+            names: [].into(),
             is_app: false,
             policy: Arc::new(Policy::Open),
             import: None,
@@ -344,7 +345,7 @@ mod tests {
     /// Turns every candidate whose port is in the set into a gateway.
     fn with_gateways(mut route: Route, ports: &HashSet<u16>, own: bool) -> Route {
         let name = Name::parse("orders.example").unwrap();
-        let via = Arc::new(Via { cluster: "east".into(), name });
+        let via = Arc::new(Via { cluster: "east".into(), name, reach: None });
         for candidate in &mut route.candidates {
             let gateway = ports.contains(&candidate.endpoint.address.port());
             candidate.via = gateway.then(|| Arc::clone(&via));

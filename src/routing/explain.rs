@@ -323,7 +323,7 @@ fn endpoint_verdict(route: &Route, side: Side, live: bool) -> (Verdict, Option<S
         let verdict = refused(Ending::NoHealthyEndpoint, Alert::InternalError);
         return (verdict, Some(no_endpoint_hint(route, side).into()));
     };
-    let hint = match (next.endpoint.health(), &next.via) {
+    let hint = match (next.health(), &next.via) {
         (Health::Healthy, _) => None,
         (Health::Ejected | Health::Down, None) => Some(
             "connects to every endpoint fail; one is tried all the same: see whether the sidecars run, and whether a \
@@ -571,6 +571,7 @@ mod tests {
             cluster: "east".into(),
             at: EndpointAt::parse("203.0.113.1:8443").unwrap(),
             priority: 1,
+            offering: crate::model::snapshot::Offering::Unknown,
         };
         let import = ImportSpec {
             answer: Answer::Linked,

@@ -5,11 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::model::name::Name;
-use crate::model::snapshot::{Addresses, Check, EndpointAt, GatewaySpec};
+use crate::model::offer::Offer;
+use crate::model::snapshot::{Addresses, Check, EndpointAt, GatewaySpec, Offering, PeerSpec};
 
 use super::endpoint::Endpoints;
 use super::own::OwnAddresses;
-use super::table::{Absence, Candidate, Via};
+use super::table::{Absence, Candidate, Peer, Via};
 
 /// What endpoints are resolved with, during one build.
 pub(super) struct Resolver<'a> {
@@ -50,8 +51,12 @@ impl Resolver<'_> {
     pub(super) fn gateways(&mut self, written: &[GatewaySpec], name: &Name) -> Resolved {
         let (mut candidates, mut absent) = (Vec::new(), Vec::new());
         for cluster in written.chunk_by(|one, other| one.cluster == other.cluster) {
-            let Some(GatewaySpec { cluster: of, .. }) = cluster.first() else { continue };
-            let via = Arc::new(Via { cluster: Arc::clone(of), name: name.clone() });
+            let Some(GatewaySpec { cluster: of, offering, .. }) = cluster.first() else { continue };
+            let Some(via) = via(of, offering, name) else {
+                let written = cluster.iter().map(|gateway| format!("{} of {of}", gateway.at));
+                absent.extend(written.map(|gateway| (gateway.into(), Absence::NotOffered)));
+                continue;
+            };
             for gateway in cluster {
                 let addresses = self.socket_addresses(&gateway.at).unwrap_or_else(|absence| {
                     absent.push((format!("{} of {of}", gateway.at).into(), absence));
@@ -75,6 +80,20 @@ impl Resolver<'_> {
             }
         }
         (candidates, absent)
+    }
+
+    /// Another cluster's gateways, to ask what it exports.
+    pub(super) fn peer(&mut self, written: &PeerSpec) -> Peer {
+        let PeerSpec { cluster, gateways, wanted } = written;
+        let found = gateways.iter().filter_map(|at| self.socket_addresses(at).ok()).flatten();
+        let mut found: Vec<_> = found.collect();
+        found.sort_unstable();
+        found.dedup();
+        found.retain(|&address| !self.own.contain(address));
+        let endpoints = found.into_iter();
+        let gateways =
+            endpoints.map(|address| self.endpoints.intern_gateway(address, cluster)).collect();
+        Peer { cluster: Arc::clone(cluster), gateways, wanted: Arc::clone(wanted) }
     }
 
     /// The addresses of an endpoint. Those of a name are sorted: servers rotate their answers, which must change nothing.
@@ -115,4 +134,17 @@ pub(super) fn ordered(mut candidates: Vec<Candidate>) -> Box<[Candidate]> {
         candidates.retain(|candidate| seen.insert(Arc::as_ptr(&candidate.endpoint)));
     }
     candidates.into()
+}
+/// How an app is reached through a cluster's gateways; `None` where that does not export it. It is asked for by our name for
+/// it if it is known there under that one, else by the first of its own.
+fn via(cluster: &Arc<str>, offering: &Offering, ours: &Name) -> Option<Arc<Via>> {
+    let (name, reach) = match offering {
+        Offering::Unknown => (ours, None),
+        Offering::Offered(Offer { names, reach }) => {
+            let known = names.iter().find(|name| *name == ours).or(names.first());
+            (known.unwrap_or(ours), Some(Arc::clone(reach)))
+        }
+        Offering::Missing => return None,
+    };
+    Some(Arc::new(Via { cluster: Arc::clone(cluster), name: name.clone(), reach }))
 }

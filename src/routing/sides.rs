@@ -273,6 +273,7 @@ mod tests {
             cluster: (*cluster).into(),
             at: EndpointAt::parse(&format!("203.0.113.{number}:8443")).unwrap(),
             priority: number,
+            offering: crate::model::snapshot::Offering::Unknown,
         };
         RouteSpec {
             label: "shop/orders".into(),

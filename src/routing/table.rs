@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::model::app::AppId;
 use crate::model::arena::Entry;
 use crate::model::client::{Client, Side};
 use crate::model::name::Name;
+use crate::model::offer::{Reach, Wanted};
 use crate::model::snapshot::Answer;
 use crate::policy::{Admission, Policy};
 
-use super::endpoint::{DialPermit, Dials, Endpoint};
+use super::endpoint::{DialPermit, Dials, Endpoint, Health};
 use super::names::Names;
 use super::sides::{Sides, Why};
 
@@ -28,6 +30,8 @@ pub struct Table {
     /// Those of apps that are imported.
     imports: Box<[Arc<Route>]>,
     sides: Sides,
+    cluster: Arc<str>,
+    peers: Box<[Peer]>,
     /// By where they are listened at.
     egress: BTreeMap<SocketAddr, EgressAddress>,
     egress_problems: Vec<String>,
@@ -51,6 +55,8 @@ pub struct Route {
     pub label: Arc<str>,
     /// Whether it stands for an app.
     pub is_app: bool,
+    /// The names of an app; empty for other routes.
+    pub names: Box<[Name]>,
     /// Who may use it: judges links and remote clients, and local ones of an app that is not imported.
     pub policy: Arc<Policy>,
     /// What local clients have instead, for an app that is imported.
@@ -90,6 +96,13 @@ impl Route {
         self.is_app && !matches!(*self.policy, Policy::Hidden)
     }
 
+    /// How many endpoints of its own can be dialled now.
+    pub fn healthy_endpoints(&self) -> usize {
+        let now = Instant::now();
+        let own = self.candidates.iter().filter(|candidate| candidate.via.is_none());
+        own.filter(|candidate| candidate.health_at(now) == Health::Healthy).count()
+    }
+
     /// Whether a client of a side may be led to one of the candidates. A remote one is never put on a link: that would make this
     /// cluster a way between two others, and two that import from each other a loop.
     pub fn offers(&self, candidate: &Candidate, side: Side) -> bool {
@@ -124,6 +137,8 @@ pub enum Absence {
     NoAddress,
     /// It is this gateway's own listener.
     OwnListener,
+    /// The cluster exports other apps to this one.
+    NotOffered,
 }
 
 impl fmt::Display for Absence {
@@ -132,6 +147,7 @@ impl fmt::Display for Absence {
             Self::Unresolved => "its DNS name has not been answered yet",
             Self::NoAddress => "its DNS name has no address",
             Self::OwnListener => "it is this gateway's own listener",
+            Self::NotOffered => "the cluster does not export the app to this one",
         })
     }
 }
@@ -156,6 +172,35 @@ pub struct Via {
     pub cluster: Arc<str>,
     /// The server name to ask it for.
     pub name: Name,
+    /// Whether the cluster says that the app can be reached there; `None` while it has said nothing.
+    pub reach: Option<Arc<Reach>>,
+}
+
+/// Another cluster from which something is imported.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its name.
+    pub cluster: Arc<str>,
+    /// Its gateways, as far as they can be dialled.
+    pub gateways: Vec<Arc<Endpoint>>,
+    /// What is imported from there.
+    pub wanted: Arc<Wanted>,
+}
+
+impl Candidate {
+    /// Health at a moment: the endpoint's, and behind a gateway the app's too.
+    pub fn health_at(&self, now: Instant) -> Health {
+        let reach = self.via.as_ref().and_then(|via| via.reach.as_ref());
+        if reach.is_some_and(|reach| !reach.is_there()) {
+            return Health::Down;
+        }
+        self.endpoint.health_at(now)
+    }
+
+    /// Health at this moment.
+    pub fn health(&self) -> Health {
+        self.health_at(Instant::now())
+    }
 }
 
 /// A name's route and the pattern that made it match.
@@ -182,10 +227,17 @@ pub struct Decision {
 
 impl Table {
     /// Puts names and routes together. Names hold the routes' numbers.
-    pub(super) fn new(names: Arc<Names>, routes: Vec<Arc<Route>>, sides: Sides) -> Self {
+    pub(super) fn new(
+        names: Arc<Names>,
+        routes: Vec<Arc<Route>>,
+        sides: Sides,
+        cluster: Arc<str>,
+        peers: Vec<Peer>,
+    ) -> Self {
         let imports = routes.iter().filter(|route| route.import.is_some()).cloned().collect();
         let (egress, egress_problems) = (BTreeMap::new(), Vec::new());
-        Self { names, routes: routes.into(), imports, sides, egress, egress_problems }
+        let (routes, peers) = (routes.into(), peers.into());
+        Self { names, routes, imports, sides, cluster, peers, egress, egress_problems }
     }
 
     /// The same table with egress addresses: where each is listened at, what callers dial, and the label of the import that it
@@ -258,6 +310,11 @@ impl Table {
         }
     }
 
+    /// The route that has exactly this canonical name.
+    pub fn exact(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.get(index(self.names.exact(name)?))
+    }
+
     /// The wildcards that cover a canonical name, the longest first. They count only where no exact name does.
     pub fn wildcards<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Match<'a>> {
         self.names.wildcards(name).filter_map(|(suffix, number)| {
@@ -291,6 +348,23 @@ impl Table {
     /// Whether other clusters may ask for a canonical name over a link.
     pub fn exports(&self, name: &str) -> bool {
         self.lookup(name).is_some_and(|found| found.route.is_exported())
+    }
+
+    /// The cluster that this table is of.
+    pub fn cluster(&self) -> &Arc<str> {
+        &self.cluster
+    }
+
+    /// The other clusters from which something is imported.
+    pub fn peers(&self) -> &[Peer] {
+        &self.peers
+    }
+
+    /// What another cluster may call here.
+    pub fn exported_to<'a>(&'a self, cluster: &'a str) -> impl Iterator<Item = &'a Arc<Route>> {
+        let offered =
+            move |route: &&Arc<Route>| route.is_exported() && route.policy.admits_cluster(cluster);
+        self.routes.iter().filter(offered)
     }
 
     /// Where clients stand, and who they are.

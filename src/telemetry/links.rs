@@ -13,10 +13,16 @@ const REFUSED: About = About(
     "Links that did not come to be because one side did not accept the other, by reason.",
 );
 
+const WRONG: About = About(
+    "strait_exchange_refused_total",
+    "Words of another cluster's gateways on what it exports that were not believed: too many apps, another cluster's, noise.",
+);
+
 /// What is counted of links.
 pub struct Links {
     open: IntGaugeVec,
     refused: IntCounterVec,
+    wrong: IntCounterVec,
 }
 
 /// Which gateway has opened a link.
@@ -46,7 +52,8 @@ impl Links {
     pub(super) fn new(registry: &Registry) -> Self {
         let open = valid(IntGaugeVec::new(OPEN.opts(), &["cluster", "direction"]));
         let refused = valid(IntCounterVec::new(REFUSED.opts(), &["direction", "reason"]));
-        Self { open: add(registry, open), refused: add(registry, refused) }
+        let wrong = add(registry, valid(IntCounterVec::new(WRONG.opts(), &["cluster"])));
+        Self { open: add(registry, open), refused: add(registry, refused), wrong }
     }
 
     /// Counts a link with a cluster.
@@ -60,6 +67,11 @@ impl Links {
     pub fn count(&self, cluster: &str, direction: Direction) -> u64 {
         let open = self.open.with_label_values(&[cluster, direction.label()]).get();
         u64::try_from(open).unwrap_or_default()
+    }
+
+    /// What a cluster said of its exports was not believed.
+    pub fn wrong(&self, cluster: &str) {
+        self.wrong.with_label_values(&[cluster]).inc();
     }
 
     /// A link did not come to be, for a reason of a closed list.

@@ -14,12 +14,13 @@ use crate::config::tree::NodeId;
 use crate::model::app::AppId;
 use crate::model::name::{Name, NamePattern};
 use crate::model::snapshot::{
-    Allow, AllowRule, Answer, GatewaySpec, ImportSpec, Origin, RouteSpec,
+    Allow, AllowRule, Answer, GatewaySpec, ImportSpec, Offering, Origin, RouteSpec,
 };
 
 use super::apps::{App, Apps, Named, app_id};
 use super::clusters::Clusters;
 use super::egress::Wishes;
+use super::namespaces::namespace;
 use super::routes::quiet_close;
 use super::{Resolver, items};
 
@@ -33,7 +34,7 @@ pub(super) struct Known<'a> {
 }
 
 /// Where an app is called, in this order: this cluster, or gateways of another.
-enum Place {
+pub(super) enum Place {
     Own,
     Gateways(Vec<GatewaySpec>),
 }
@@ -67,6 +68,9 @@ impl Resolver<'_> {
         let mut pins = HashMap::new();
         for spot in items(written) {
             let Some(import) = &spot.value else { continue };
+            if namespace(import).is_some() {
+                continue;
+            }
             let resolved = self.import(import, spot.node, known);
             let Some((id, node)) = self.app_id(&import.app, spot.node) else { continue };
             if let Some(first) = imported.insert(id.clone(), node) {
@@ -99,7 +103,7 @@ impl Resolver<'_> {
     }
 
     /// The parts of an import that stand for themselves. All are looked at, so that all mistakes are noted.
-    fn import(
+    pub(super) fn import(
         &mut self,
         written: &file::Import,
         node: NodeId,
@@ -167,7 +171,7 @@ impl Resolver<'_> {
     }
 
     /// What the name stands for. Callers who are sent to the other cluster are judged there alone.
-    fn answer(&mut self, written: &Setting<file::Answer>, allow: &Allow) -> Answer {
+    pub(super) fn answer(&mut self, written: &Setting<file::Answer>, allow: &Allow) -> Answer {
         let Some(spot) = written else { return Answer::default() };
         match spot.value {
             Some(file::Answer::Direct) => {
@@ -309,8 +313,12 @@ fn place(name: &str, clusters: &Clusters) -> Result<Place, Wrong> {
         ));
     }
     let of: Arc<str> = name.into();
-    let gateway =
-        |at: &_| GatewaySpec { cluster: Arc::clone(&of), at: Clone::clone(at), priority: 0 };
+    let gateway = |at: &_| GatewaySpec {
+        cluster: Arc::clone(&of),
+        at: Clone::clone(at),
+        priority: 0,
+        offering: Offering::Unknown,
+    };
     Ok(Place::Gateways(cluster.gateways.iter().map(gateway).collect()))
 }
 

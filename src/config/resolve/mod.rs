@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::model::snapshot::{CallerSpec, EgressListeners, ReservedName, RouteSpec};
+use crate::model::snapshot::{
+    CallerSpec, EgressListeners, NamespaceImport, PeerSpec, ReservedName, RouteSpec,
+};
 
 use super::disk::folder;
 use super::file::{File, List, Setting};
@@ -26,6 +28,7 @@ mod clusters;
 mod egress;
 mod imports;
 mod listeners;
+mod namespaces;
 mod routes;
 mod settings;
 
@@ -42,6 +45,8 @@ pub(super) struct Resolved {
     pub(super) local: Vec<IpNet>,
     pub(super) callers: Vec<CallerSpec>,
     pub(super) egress: Option<EgressListeners>,
+    pub(super) peers: Vec<PeerSpec>,
+    pub(super) namespaces: Vec<NamespaceImport>,
     pub(super) links: Option<Links>,
     pub(super) routes_files: Vec<NamedFile>,
 }
@@ -73,11 +78,15 @@ pub(super) fn resolve(tree: &Tree, root: NodeId, file: &File, problems: &mut Pro
         Known { apps: &apps, templates, clusters: &clusters, local: local_networks, has_egress };
     resolver.imports(&file.imports, &known, &mut routes);
     resolver.check_pins(file.imports.as_ref(), egress.as_ref());
+    let namespaces = resolver.namespaces(&file.imports, &known, &reserved);
+    let peers = namespaces::peers(&routes, &namespaces);
     routes.extend(resolver.routes(&file.routes, &clusters));
     Resolved {
         cluster,
         callers: apps.callers(),
         local,
+        peers,
+        namespaces,
         links,
         listeners,
         egress,

@@ -5,6 +5,7 @@
 
 mod debounce;
 mod egress;
+mod imports;
 mod snapshots;
 
 use std::collections::{BTreeSet, HashSet};
@@ -19,6 +20,7 @@ use tracing::{error, info};
 
 use crate::background::{self, Urgency};
 use crate::model::name::Name;
+use crate::model::offer::Offered;
 use crate::model::snapshot::{Addresses, Routes};
 use crate::routing::build::{BuildError, Inputs, OwnListeners, build, rebuild};
 use crate::routing::endpoint::Endpoints;
@@ -213,6 +215,9 @@ impl<S> Wanted<S> {
 /// What the table in force was made of.
 struct InForce<S> {
     wanted: Arc<Wanted<S>>,
+    /// The configuration's, with what is offered.
+    routes: Arc<Routes>,
+    offered: Offered,
     hosts: Arc<HashSet<Name>>,
     addresses: Addresses,
     number: u64,
@@ -282,14 +287,18 @@ impl<S: Send + Sync + 'static> Owner<S> {
 
     /// Takes note of an update. Whether there is anything to build.
     fn hear(&mut self, Update { source, said }: Update) -> bool {
+        if said == Said::Gone {
+            self.forget(&source);
+            return true;
+        }
         let now = std::time::Instant::now();
         let mut snapshot = None;
         self.statuses.send_modify(|statuses| {
             let silent = || SourceStatus::silent(Arc::clone(&source));
             let status = statuses.entry(Arc::clone(&source)).or_insert_with(silent);
             status.hear(&said, now);
-            if let Said::Addresses(addresses) | Said::Remembered(addresses, _) = said {
-                snapshot = Some(Arc::new(addresses));
+            if let Said::Snapshot(said) | Said::Remembered(said, _) = said {
+                snapshot = Some(Arc::new(said));
                 status.snapshot.clone_from(&snapshot);
             }
         });
@@ -302,6 +311,14 @@ impl<S: Send + Sync + 'static> Owner<S> {
             self.spoken([source]);
         }
         false
+    }
+
+    fn forget(&mut self, source: &str) {
+        self.snapshots.forget(source);
+        self.unbuilt.remove(source);
+        self.statuses.send_modify(|statuses| {
+            statuses.remove(source);
+        });
     }
 
     fn spoken(&self, sources: impl IntoIterator<Item = Arc<str>>) {
@@ -376,24 +393,28 @@ impl<S: Send + Sync + 'static> Owner<S> {
         hosts: Arc<HashSet<Name>>,
     ) -> Result<u64, ConfigureError> {
         let addresses = self.snapshots.merged(&hosts);
+        let offered = self.snapshots.offered();
         if let Some(now) = &self.in_force
             && Arc::ptr_eq(&now.wanted, &wanted)
             && now.addresses == addresses
+            && now.offered == offered
         {
             return Ok(now.number);
         }
-        self.put_into_force(wanted, hosts, addresses).await
+        let routes = self.routes(&wanted, &offered).await?;
+        self.put_into_force(wanted, routes, offered, hosts, addresses).await
     }
 
     /// Egress addresses have rested, or their lock may have been mended.
     async fn settle_anew(&mut self) {
         let Some(now) = &self.in_force else { return };
         let (wanted, hosts) = (Arc::clone(&now.wanted), Arc::clone(&now.hosts));
+        let (routes, offered) = (Arc::clone(&now.routes), now.offered.clone());
         let addresses = now.addresses.clone();
-        let settling = self.egress.settling(Arc::clone(&wanted.routes));
+        let settling = self.egress.settling(Arc::clone(&routes));
         let settled = spawn_blocking(settling).await;
         if settled.is_ok_and(|settled| !self.egress.is_known(&settled))
-            && let Err(error) = self.put_into_force(wanted, hosts, addresses).await
+            && let Err(error) = self.put_into_force(wanted, routes, offered, hosts, addresses).await
         {
             error!(%error, "egress addresses not taken over; the table before stays in force");
         }
@@ -402,17 +423,37 @@ impl<S: Send + Sync + 'static> Owner<S> {
     async fn put_into_force(
         &mut self,
         wanted: Arc<Wanted<S>>,
+        routes: Arc<Routes>,
+        offered: Offered,
         hosts: Arc<HashSet<Name>>,
         addresses: Addresses,
     ) -> Result<u64, ConfigureError> {
         let Made { generation, addresses, settled } =
-            self.publish(Arc::clone(&wanted), addresses).await?;
+            self.publish(Arc::clone(&wanted), Arc::clone(&routes), addresses).await?;
         self.egress.in_force(settled);
         let number = generation.number;
-        self.in_force = Some(InForce { wanted, hosts, addresses, number });
+        self.in_force = Some(InForce { wanted, routes, offered, hosts, addresses, number });
         info!(generation = number, names = generation.table.len(), "table in force");
         self.tell(generation).await;
         Ok(number)
+    }
+
+    /// The routes of a configuration with what is offered; those in force where neither has changed.
+    async fn routes(
+        &self,
+        wanted: &Arc<Wanted<S>>,
+        offered: &Offered,
+    ) -> Result<Arc<Routes>, ConfigureError> {
+        if let Some(now) = &self.in_force
+            && Arc::ptr_eq(&now.wanted.routes, &wanted.routes)
+            && now.offered == *offered
+        {
+            return Ok(Arc::clone(&now.routes));
+        }
+        let (live, offered) = (self.live.load(), offered.clone());
+        let routes = Arc::clone(&wanted.routes);
+        let entering = move || imports::enter(&routes, &offered, &live.table);
+        background::run(self.urgency(), entering).await.map_err(|_| ConfigureError::Panicked)
     }
 
     /// Not on this thread, because somebody may look at every one of a million routes; and not in the background, because they
@@ -430,20 +471,21 @@ impl<S: Send + Sync + 'static> Owner<S> {
     async fn publish(
         &self,
         wanted: Arc<Wanted<S>>,
+        routes: Arc<Routes>,
         addresses: Addresses,
     ) -> Result<Made<S>, ConfigureError> {
         let (build, live) = (Arc::clone(&self.build), Arc::clone(&self.live));
         let endpoints = Arc::clone(&self.endpoints);
         let now = self.in_force.as_ref();
-        let same = now.is_some_and(|now| Arc::ptr_eq(&now.wanted.routes, &wanted.routes));
-        let settle = self.egress.settling(Arc::clone(&wanted.routes));
+        let same = now.is_some_and(|now| Arc::ptr_eq(&now.routes, &routes));
+        let settle = self.egress.settling(Arc::clone(&routes));
         // A configuration that makes no table must not move anybody.
-        let settle_back = now.map(|now| self.egress.settling(Arc::clone(&now.wanted.routes)));
+        let settle_back = now.map(|now| self.egress.settling(Arc::clone(&now.routes)));
         let building = background::run(self.urgency(), move || {
             let mut endpoints = endpoints.lock().unwrap_or_else(PoisonError::into_inner);
             let settled = settle();
             let own = settled.own(&wanted.own);
-            let inputs = Inputs { routes: &wanted.routes, addresses: &addresses, own: &own };
+            let inputs = Inputs { routes: &routes, addresses: &addresses, own: &own };
             let before = same.then(|| live.load());
             let before = before.as_ref().map(|before| &before.table);
             let table = build(&inputs, before, &mut endpoints).inspect_err(|_| {

@@ -3,27 +3,49 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use crate::discovery::Snapshot;
 use crate::model::name::Name;
+use crate::model::offer::Offered;
 use crate::model::snapshot::Addresses;
 
 /// The last good snapshot of every source.
 #[derive(Debug, Default)]
-pub(super) struct Snapshots(BTreeMap<Arc<str>, Arc<Addresses>>);
+pub(super) struct Snapshots(BTreeMap<Arc<str>, Arc<Snapshot>>);
 
 impl Snapshots {
-    pub(super) fn replace(&mut self, source: Arc<str>, addresses: Arc<Addresses>) {
-        self.0.insert(source, addresses);
+    pub(super) fn replace(&mut self, source: Arc<str>, snapshot: Arc<Snapshot>) {
+        self.0.insert(source, snapshot);
+    }
+
+    pub(super) fn forget(&mut self, source: &str) {
+        self.0.remove(source);
+    }
+
+    /// What other clusters offer.
+    pub(super) fn offered(&self) -> Offered {
+        let offers = self.0.values().filter_map(|snapshot| match &**snapshot {
+            Snapshot::Offers(offers) => Some((Arc::clone(&offers.cluster), Arc::clone(offers))),
+            Snapshot::Addresses(_) => None,
+        });
+        offers.collect()
     }
 
     /// What all sources together say of these names: every address that one of them knows, in a fixed order. Other names are left
     /// out, so that a source which still resolves what no route needs any more changes no table.
     pub(super) fn merged(&self, hosts: &HashSet<Name>) -> Addresses {
         let known = hosts.iter().filter_map(|host| {
-            let mut lists = self.0.values().filter_map(|source| source.0.get(host)).peekable();
+            let mut lists = self.addresses().filter_map(|source| source.0.get(host)).peekable();
             lists.peek()?;
             let addresses: BTreeSet<_> = lists.flatten().copied().collect();
             Some((host.clone(), addresses.into_iter().collect()))
         });
         Addresses(known.collect())
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = &Addresses> {
+        self.0.values().filter_map(|snapshot| match &**snapshot {
+            Snapshot::Addresses(addresses) => Some(addresses),
+            Snapshot::Offers(_) => None,
+        })
     }
 }

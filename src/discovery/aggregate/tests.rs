@@ -1,5 +1,6 @@
 use super::debounce::{AT_MOST, QUIET};
 use super::*;
+use crate::discovery::Snapshot;
 use crate::model::snapshot::{Allow, EndpointAt, EndpointSpec, Origin, RouteSpec};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -111,7 +112,7 @@ impl Bench {
 async fn a_configuration_is_built_at_once_with_what_is_known() {
     let bench = bench();
     let known = addresses(&[("a.example", &["10.0.0.1"])]);
-    bench.say(Said::Addresses(known.clone())).await;
+    bench.say(Said::from(known.clone())).await;
     bench.at_rest().await;
     assert_eq!(bench.live.load().number, 0, "no configuration, no table");
     let before = Instant::now();
@@ -132,15 +133,12 @@ async fn the_same_again_makes_no_generation() {
     };
     assert_eq!(configure().await.unwrap(), 1);
     assert_eq!(configure().await.unwrap(), 1);
-    bench.say(Said::Addresses(addresses(&[("a.example", &["10.0.0.1", "10.0.0.2"])]))).await;
+    bench.say(Said::from(addresses(&[("a.example", &["10.0.0.1", "10.0.0.2"])]))).await;
     bench.at_rest().await;
-    bench.say(Said::Addresses(addresses(&[("a.example", &["10.0.0.2", "10.0.0.1"])]))).await;
+    bench.say(Said::from(addresses(&[("a.example", &["10.0.0.2", "10.0.0.1"])]))).await;
     bench.at_rest().await;
     bench
-        .say(Said::Addresses(addresses(&[
-            ("a.example", &["10.0.0.1", "10.0.0.2"]),
-            ("no.route", &[]),
-        ])))
+        .say(Said::from(addresses(&[("a.example", &["10.0.0.1", "10.0.0.2"]), ("no.route", &[])])))
         .await;
     bench.at_rest().await;
     assert_eq!(bench.live.load().number, 2, "order and names without a route change nothing");
@@ -153,7 +151,7 @@ async fn updates_are_gathered_until_it_is_quiet() {
     bench.configure().await;
     let start = Instant::now();
     for last in 1..=4 {
-        bench.say(Said::Addresses(addresses(&[("a.example", &[&format!("10.0.0.{last}")])]))).await;
+        bench.say(Said::from(addresses(&[("a.example", &[&format!("10.0.0.{last}")])]))).await;
         tokio::time::sleep(QUIET / 2).await;
     }
     while bench.live.load().number == 1 {
@@ -170,7 +168,7 @@ async fn a_source_that_never_pauses_does_not_hold_the_table_back() {
     bench.configure().await;
     let start = Instant::now();
     for last in (1..=250).cycle() {
-        bench.say(Said::Addresses(addresses(&[("a.example", &[&format!("10.0.0.{last}")])]))).await;
+        bench.say(Said::from(addresses(&[("a.example", &[&format!("10.0.0.{last}")])]))).await;
         tokio::time::sleep(Duration::from_millis(5)).await;
         if bench.live.load().number > 1 {
             break;
@@ -187,7 +185,7 @@ async fn a_source_that_changes_without_rest_makes_two_tables_a_second() {
     let last = loop {
         let last = start.elapsed().as_millis() / 50 % 250 + 1;
         let known = addresses(&[("a.example", &[&format!("10.0.0.{last}")])]);
-        bench.say(Said::Addresses(known.clone())).await;
+        bench.say(Said::from(known.clone())).await;
         if start.elapsed() >= Duration::from_secs(10) {
             break known;
         }
@@ -204,7 +202,7 @@ async fn an_outage_keeps_what_nothing_empties() {
     let bench = bench();
     bench.configure().await;
     let known = addresses(&[("a.example", &["10.0.0.1"])]);
-    bench.say(Said::Addresses(known.clone())).await;
+    bench.say(Said::from(known.clone())).await;
     bench.at_rest().await;
     let heard = bench.status().last_ok;
     bench.say(Said::Failed("SERVFAIL".into())).await;
@@ -213,7 +211,7 @@ async fn an_outage_keeps_what_nothing_empties() {
     let status = bench.status();
     assert_eq!((status.up, status.last_ok, status.spoken), (false, heard, true));
     assert_eq!(status.last_error.as_deref(), Some("SERVFAIL"));
-    bench.say(Said::Addresses(addresses(&[]))).await;
+    bench.say(Said::from(addresses(&[]))).await;
     bench.at_rest().await;
     assert_eq!((bench.made_of(), bench.live.load().number), (addresses(&[]), 3));
     assert!(bench.status().up);
@@ -226,7 +224,7 @@ async fn what_is_remembered_is_in_force_but_no_word_of_the_source() {
     bench.handle.expect("dns");
     let known = addresses(&[("a.example", &["10.0.0.1"])]);
     let as_of = std::time::SystemTime::now() - Duration::from_hours(1);
-    bench.say(Said::Remembered(known.clone(), as_of)).await;
+    bench.say(Said::Remembered(known.clone().into(), as_of)).await;
     bench.at_rest().await;
     assert_eq!(bench.made_of(), known);
     let status = bench.status();
@@ -248,13 +246,13 @@ async fn what_makes_no_table_changes_nothing_and_is_healed_by_what_does() {
     let bench = bench();
     bench.configure().await;
     let good = addresses(&[("a.example", &["10.0.0.1"])]);
-    bench.say(Said::Addresses(good.clone())).await;
+    bench.say(Said::from(good.clone())).await;
     bench.at_rest().await;
     for (bad, error) in [
         ("192.0.2.1", "strait.yaml:1:1: a.example: two apps, one address"),
         ("198.51.100.1", "panicked"),
     ] {
-        bench.say(Said::Addresses(addresses(&[("a.example", &[bad])]))).await;
+        bench.say(Said::from(addresses(&[("a.example", &[bad])]))).await;
         bench.at_rest().await;
         assert_eq!((bench.made_of(), bench.live.load().number), (good.clone(), 2));
         let status = bench.status();
@@ -264,7 +262,7 @@ async fn what_makes_no_table_changes_nothing_and_is_healed_by_what_does() {
         assert!(refused.is_err(), "{bad}");
         assert_eq!(*bench.live.load().settings, 1);
     }
-    bench.say(Said::Addresses(addresses(&[("b.example", &["10.0.0.1"])]))).await;
+    bench.say(Said::from(addresses(&[("b.example", &["10.0.0.1"])]))).await;
     bench.at_rest().await;
     assert_eq!(bench.live.load().number, 3);
     assert!(bench.status().up);
@@ -284,11 +282,11 @@ async fn settled_means_that_every_announced_source_has_spoken_and_is_in_force() 
             live.load().number
         }
     });
-    bench.say(Said::Addresses(addresses(&[("a.example", &["10.0.0.1"])]))).await;
+    bench.say(Said::from(addresses(&[("a.example", &["10.0.0.1"])]))).await;
     bench.at_rest().await;
     assert!(!settled.is_finished(), "consul is silent");
     let failed = update("consul", Said::Failed("connection refused".into()));
-    bench.say(Said::Addresses(addresses(&[("a.example", &["10.0.0.2"])]))).await;
+    bench.say(Said::from(addresses(&[("a.example", &["10.0.0.2"])]))).await;
     bench.handle.updates().send(failed).await.unwrap();
     assert_eq!(settled.await.unwrap(), 2);
 }
@@ -320,7 +318,7 @@ fn steps() -> impl Strategy<Value = Vec<(Step, u64)>> {
     let host = prop::sample::select(&NAMES[..]).prop_map(name);
     let known = prop::collection::hash_map(host, list, 0..3).prop_map(Addresses);
     let said = prop_oneof![
-        4 => known.prop_map(Said::Addresses),
+        4 => known.prop_map(Said::from),
         1 => Just(Said::Unchanged),
         1 => Just(Said::Failed("down".into())),
     ];
@@ -353,7 +351,7 @@ proptest! {
             for (step, pause) in steps {
                 match step {
                     Step::Say(source, said) => {
-                        if let Said::Addresses(known) = &said {
+                        if let Said::Snapshot(Snapshot::Addresses(known)) = &said {
                             last.insert(source, known.clone());
                         }
                         bench.handle.updates().send(update(source, said)).await.unwrap();

@@ -67,7 +67,7 @@ pub struct Settings {
 pub async fn watch(
     settings: watch::Receiver<Settings>,
     names: watch::Receiver<Arc<HashSet<Name>>>,
-    remembered: Option<Remembered>,
+    remembered: Option<Remembered<Addresses>>,
     again: mpsc::Receiver<Request>,
     updates: mpsc::Sender<Update>,
     stop: CancellationToken,
@@ -89,7 +89,7 @@ async fn watch_with(
     asker: impl Fn(&Settings) -> Ask,
     mut settings: watch::Receiver<Settings>,
     mut names: watch::Receiver<Arc<HashSet<Name>>>,
-    remembered: Option<Remembered>,
+    remembered: Option<Remembered<Addresses>>,
     mut again: mpsc::Receiver<Request>,
     updates: mpsc::Sender<Update>,
     stop: CancellationToken,
@@ -217,7 +217,10 @@ impl Watcher {
     }
 
     /// Takes over what was known before the restart of names that are still wanted. The rules of today apply to it.
-    fn recall(&mut self, Remembered { addresses, as_of }: Remembered) -> Option<Said> {
+    fn recall(
+        &mut self,
+        Remembered { said: addresses, as_of }: Remembered<Addresses>,
+    ) -> Option<Said> {
         for (name, list) in addresses.0 {
             if let Some(known) = self.names.get_mut(&name) {
                 known.recall(usable(&name, &list, self.allow_local));
@@ -329,8 +332,8 @@ impl Watcher {
 
     fn all(&self) -> Said {
         match self.as_of.filter(|_| self.names.values().any(|known| known.remembered)) {
-            Some(as_of) => Said::Remembered(self.snapshot(), as_of),
-            None => Said::Addresses(self.snapshot()),
+            Some(as_of) => Said::Remembered(self.snapshot().into(), as_of),
+            None => self.snapshot().into(),
         }
     }
 
@@ -402,6 +405,7 @@ fn usable(name: &Name, list: &[IpAddr], allow_local: bool) -> Vec<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Snapshot;
     use super::*;
     use std::sync::Mutex;
 
@@ -446,16 +450,18 @@ mod tests {
 
     fn said(known: &[(&str, &[&str])]) -> Said {
         let parse = |list: &[&str]| list.iter().map(|address| address.parse().unwrap()).collect();
-        Said::Addresses(Addresses(
-            known.iter().map(|(host, list)| (name(host), parse(list))).collect(),
-        ))
+        Addresses(known.iter().map(|(host, list)| (name(host), parse(list))).collect()).into()
     }
 
     fn bench(names: &[&str], world: World) -> Bench {
         bench_with(names, world, None)
     }
 
-    fn bench_with(names: &[&str], world: World, remembered: Option<Remembered>) -> Bench {
+    fn bench_with(
+        names: &[&str],
+        world: World,
+        remembered: Option<Remembered<Addresses>>,
+    ) -> Bench {
         let world = Arc::new(Mutex::new(world));
         let asker = {
             let world = Arc::clone(&world);
@@ -510,7 +516,10 @@ mod tests {
             loop {
                 match self.hears().await {
                     Said::Unchanged => {}
-                    news @ (Said::Addresses(_) | Said::Remembered(..) | Said::Failed(_)) => {
+                    news @ (Said::Snapshot(_)
+                    | Said::Remembered(..)
+                    | Said::Failed(_)
+                    | Said::Gone) => {
                         return news;
                     }
                 }
@@ -639,14 +648,14 @@ mod tests {
         assert_eq!(bench.hears_news().await, said(&[("a.example", all)]));
     }
 
-    fn remembered(known: &[(&str, &[&str])]) -> Remembered {
-        let Said::Addresses(addresses) = said(known) else { unreachable!() };
-        Remembered { addresses, as_of: SystemTime::UNIX_EPOCH }
+    fn remembered(known: &[(&str, &[&str])]) -> Remembered<Addresses> {
+        let Said::Snapshot(Snapshot::Addresses(said)) = said(known) else { unreachable!() };
+        Remembered { said, as_of: SystemTime::UNIX_EPOCH }
     }
 
     fn still(known: &[(&str, &[&str])]) -> Said {
-        let Remembered { addresses, as_of } = remembered(known);
-        Said::Remembered(addresses, as_of)
+        let Remembered { said, as_of } = remembered(known);
+        Said::Remembered(said.into(), as_of)
     }
 
     #[tokio::test(start_paused = true)]
@@ -722,7 +731,8 @@ mod tests {
         world.takes = Duration::from_millis(1);
         let mut bench = bench(&hosts, world);
         let first = bench.hears().await;
-        assert!(matches!(first, Said::Addresses(all) if all.0.len() == 1000));
+        let Said::Snapshot(Snapshot::Addresses(all)) = first else { panic!("{first:?}") };
+        assert_eq!(all.0.len(), 1000);
         assert_eq!(bench.world.lock().unwrap().most_at_a_time, AT_A_TIME);
         bench.updates.close();
         tokio::time::sleep(Duration::from_secs(115)).await;

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use tokio::io::duplex;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cluster::link::{Arrived, LinkError, LinkStream, Unaccepted};
 use crate::cluster::reply::{Code, Refusal};
-use crate::cluster::{ALPN, Links};
+use crate::cluster::{ALPN, Inquiry, Links};
 use crate::model::client::{Client, Linked};
+use crate::model::cluster::{exchange_name, is_own_name};
 use crate::model::ending::Ending;
 use crate::model::name::CanonicalName;
+use crate::routing::table::Table;
 use crate::telemetry::links::Direction;
 
 use super::super::Shared;
@@ -19,6 +22,9 @@ use super::super::incoming::Incoming;
 use super::super::record::Record;
 use super::super::refuse::Refused;
 use super::Leg;
+
+/// Bytes on their way to who answers: a state of many apps goes in pieces.
+const INSIDE: usize = 16 << 10;
 
 /// Who the client is: itself, or, if what has come is a link, whoever its preamble names. From then on `incoming` is the link's inside.
 pub(in crate::proxy) async fn unwrap(
@@ -36,11 +42,37 @@ pub(in crate::proxy) async fn unwrap(
     }
 }
 
-/// What to accept with, if a link is what comes: for that protocol alone, and for a name that is exported. All else goes by its name.
+/// What to accept with, if a link is what comes: for that protocol alone, and for a name that is exported, or that of the exchange. All
+/// else goes by its name.
 fn asked(shared: &Shared, incoming: &Incoming, name: &CanonicalName) -> Option<Arc<Links>> {
     let is_link = shared.links.is_on() && hello::offers_only(incoming.received(), ALPN);
-    let exported = is_link && shared.live.load().table.exports(name.as_str());
-    if exported { shared.links.load() } else { None }
+    let for_us = is_link && {
+        let table = &shared.live.load().table;
+        table.exports(name.as_str()) || is_exchange(table, name)
+    };
+    if for_us { shared.links.load() } else { None }
+}
+
+fn is_exchange(table: &Table, name: &CanonicalName) -> bool {
+    is_own_name(name.as_str()) && exchange_name(table.cluster()) == name.as_str()
+}
+
+/// The cluster that asks what is exported to it, if that is what a link has come for.
+pub(in crate::proxy) fn asking(
+    shared: &Shared,
+    client: &Client,
+    name: &CanonicalName,
+) -> Option<Arc<str>> {
+    let linked = client.link.as_ref()?;
+    is_exchange(&shared.live.load().table, name).then(|| Arc::clone(&linked.cluster))
+}
+
+/// Hands an inquiry to who answers it; what it is to be joined with.
+pub(in crate::proxy) fn inquire(shared: &Shared, cluster: Arc<str>) -> Result<Leg, Refused> {
+    let (here, stream) = duplex(INSIDE);
+    let handed = shared.inquiries.try_send(Inquiry { cluster, stream });
+    let busy = |_| Refused::new(Ending::Overloaded, "nobody answers what other gateways ask");
+    handed.map(|()| Leg::Inside(here)).map_err(busy)
 }
 
 async fn accept(
@@ -90,7 +122,7 @@ fn unaccepted(shared: &Shared, error: &LinkError) -> Refused {
 /// Tells the near gateway that an endpoint is there.
 pub(in crate::proxy) async fn accepted(leg: &mut Leg) -> Result<(), Refused> {
     match leg {
-        Leg::Plain(_) | Leg::Lent => Ok(()),
+        Leg::Plain(_) | Leg::Inside(_) | Leg::Lent => Ok(()),
         Leg::Link(stream) => stream.accept().await.map_err(|error| Refused::gone(&error)),
     }
 }

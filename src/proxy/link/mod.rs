@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 use crate::cluster::link::{LinkError, LinkStream};
 use crate::model::ending::Ending;
@@ -24,6 +24,8 @@ pub(super) enum Leg {
     Plain(Socket),
     /// A link to another gateway.
     Link(LinkStream),
+    /// The gateway itself, which another one asks.
+    Inside(DuplexStream),
     /// In the hands of a handshake, and gone if that fails without giving it back.
     Lent,
 }
@@ -34,7 +36,7 @@ impl Leg {
         match self {
             Self::Plain(socket) => Some(socket),
             Self::Link(stream) => Some(stream.socket()),
-            Self::Lent => None,
+            Self::Inside(_) | Self::Lent => None,
         }
     }
 
@@ -52,6 +54,7 @@ impl AsyncRead for Leg {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(context, into),
             Self::Link(stream) => Pin::new(stream).poll_read(context, into),
+            Self::Inside(stream) => Pin::new(stream).poll_read(context, into),
             Self::Lent => Poll::Ready(Err(Self::lent())),
         }
     }
@@ -66,6 +69,7 @@ impl AsyncWrite for Leg {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_write(context, from),
             Self::Link(stream) => Pin::new(stream).poll_write(context, from),
+            Self::Inside(stream) => Pin::new(stream).poll_write(context, from),
             Self::Lent => Poll::Ready(Err(Self::lent())),
         }
     }
@@ -74,6 +78,7 @@ impl AsyncWrite for Leg {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_flush(context),
             Self::Link(stream) => Pin::new(stream).poll_flush(context),
+            Self::Inside(stream) => Pin::new(stream).poll_flush(context),
             Self::Lent => Poll::Ready(Err(Self::lent())),
         }
     }
@@ -82,6 +87,7 @@ impl AsyncWrite for Leg {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_shutdown(context),
             Self::Link(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Inside(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Lent => Poll::Ready(Err(Self::lent())),
         }
     }
@@ -94,7 +100,8 @@ impl Stream for Leg {
     }
 
     fn is_broken(&self) -> bool {
-        self.socket().is_none_or(Socket::is_broken)
+        // What is inside ends with its stream.
+        !matches!(self, Self::Inside(_)) && self.socket().is_none_or(Socket::is_broken)
     }
 
     fn has_something(&self) -> bool {

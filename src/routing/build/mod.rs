@@ -19,7 +19,7 @@ use super::names::Names;
 use super::own::OwnAddresses;
 use super::resolve::{Resolver, ordered};
 use super::sides::Sides;
-use super::table::{Import, Route, Table};
+use super::table::{Import, Peer, Route, Table};
 
 /// The metric label of every route that comes from a routes file: a million label values would cost more than the table.
 pub const FILE_LABEL: &str = "routes_file";
@@ -86,13 +86,14 @@ pub fn rebuild(before: &Table, inputs: &Inputs<'_>, endpoints: &mut Endpoints) -
 }
 
 fn table(names: Arc<Names>, inputs: &Inputs<'_>, endpoints: &mut Endpoints) -> Table {
-    let routes = routes(inputs, endpoints);
+    let (routes, peers) = routes(inputs, endpoints);
     let sides = Sides::new(inputs.routes, inputs.addresses, &routes);
-    Table::new(names, routes, sides)
+    Table::new(names, routes, sides, Arc::clone(&inputs.routes.cluster), peers)
 }
 
-/// The routes in the order in which the index counts them: those with settings of their own, then those of each file.
-fn routes(inputs: &Inputs<'_>, endpoints: &mut Endpoints) -> Vec<Arc<Route>> {
+/// The routes in the order in which the index counts them: those with settings of their own, then those of each file. And the
+/// clusters that are asked what they export.
+fn routes(inputs: &Inputs<'_>, endpoints: &mut Endpoints) -> (Vec<Arc<Route>>, Vec<Peer>) {
     let own = OwnAddresses::new(&inputs.own.bound, inputs.own.is_local);
     let resolver = Resolver { addresses: inputs.addresses, endpoints, own };
     let Routes { routes, files, .. } = inputs.routes;
@@ -105,8 +106,9 @@ fn routes(inputs: &Inputs<'_>, endpoints: &mut Endpoints) -> Vec<Arc<Route>> {
     let mut made = Vec::with_capacity(routes.len() + lists);
     made.extend(routes.iter().map(|spec| Arc::new(maker.route(spec))));
     made.extend(files.iter().flat_map(|file| maker.file(file)));
+    let peers = inputs.routes.peers.iter().map(|peer| maker.resolver.peer(peer)).collect();
     maker.resolver.endpoints.purge();
-    made
+    (made, peers)
 }
 
 struct Maker<'a> {
@@ -127,6 +129,7 @@ impl Maker<'_> {
         Route {
             label: Arc::clone(&spec.label),
             is_app: spec.is_app,
+            names: if spec.is_app { exact_names(spec).cloned().collect() } else { [].into() },
             policy: Arc::new(Policy::compile(&spec.allow)),
             import: spec.import.as_ref().map(|import| Arc::new(compiled(spec, import))),
             candidates: ordered(candidates),
@@ -148,6 +151,7 @@ impl Maker<'_> {
         Route {
             label: Arc::clone(&self.file_label),
             is_app: false,
+            names: [].into(),
             policy: Arc::clone(&self.open),
             import: None,
             candidates: ordered(candidates),

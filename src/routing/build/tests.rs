@@ -281,6 +281,7 @@ fn gateways_are_resolved_and_kept_apart_from_endpoints() {
         cluster: cluster.into(),
         at: EndpointAt::parse(at).unwrap(),
         priority,
+        offering: crate::model::snapshot::Offering::Unknown,
     };
     let import = ImportSpec {
         allow: Allow::Rules(vec![AllowRule::Any]),
