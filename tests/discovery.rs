@@ -45,6 +45,7 @@ fn routes(host: &str) -> Arc<Routes> {
         check: None,
         send_proxy: false,
         quiet_close: true,
+        plaintext: false,
     };
     Arc::new(Routes { routes: vec![route], ..Routes::default() })
 }

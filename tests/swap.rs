@@ -82,6 +82,7 @@ fn route(name: &str, endpoint: SocketAddr) -> RouteSpec {
         check: None,
         send_proxy: false,
         quiet_close: true,
+        plaintext: false,
     }
 }
 

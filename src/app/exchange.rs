@@ -41,7 +41,9 @@ async fn dial(
     let refused = |error: LinkError| answered(error.to_string());
     let stream = links.open(socket, cluster, &exchange_name(cluster)).await;
     let mut stream = stream.map_err(refused)?;
-    let preamble = Preamble { ends, unique_id: ID.to_vec(), app: None, traceparent: None };
+    // HTTP/2 without TLS of its own.
+    let (unique_id, plain) = (ID.to_vec(), true);
+    let preamble = Preamble { ends, unique_id, app: None, traceparent: None, plain };
     stream.ask(&preamble::encode(&preamble)).await.map_err(refused)?;
     Ok(Box::new(stream))
 }

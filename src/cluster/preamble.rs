@@ -10,6 +10,8 @@ const VERSION: u8 = 0xe0;
 const APP: u8 = 0xe1;
 /// The caller's trace context (W3C Trace Context §3.2, version 00).
 const TRACEPARENT: u8 = 0xe2;
+/// The caller's bytes are no TLS.
+const PLAIN: u8 = 0xe3;
 
 /// The one version there is. What a later one adds without a new number stands in TLVs that this one passes over.
 const ONE: u8 = 1;
@@ -29,6 +31,8 @@ pub struct Preamble {
     pub app: Option<AppId>,
     /// The trace that the connection belongs to.
     pub traceparent: Option<Traceparent>,
+    /// Whether the caller's bytes are no TLS: none of them is sent before the link is accepted.
+    pub plain: bool,
 }
 
 /// A `traceparent`, checked.
@@ -73,6 +77,9 @@ pub enum PreambleError {
     /// The caller app is none.
     #[error("the caller app is not namespace/app")]
     App,
+    /// The TLV for plain bytes says something else than that they are.
+    #[error("the TLV of type 0xe3 does not hold the octet 1")]
+    Plain,
     /// The trace context is none.
     #[error("the trace context is not a traceparent of version 00")]
     Traceparent,
@@ -99,7 +106,7 @@ pub fn parse(received: &[u8]) -> Progress {
 
 /// The preamble's bytes, at most 4 KiB.
 pub fn encode(preamble: &Preamble) -> Vec<u8> {
-    let Preamble { ends, unique_id, app, traceparent } = preamble;
+    let Preamble { ends, unique_id, app, traceparent, plain } = preamble;
     let unique_id = unique_id.get(..MAX_UNIQUE_ID).unwrap_or(unique_id);
     let mut tlvs = vec![(UNIQUE_ID, unique_id), (VERSION, &[ONE][..])];
     // One that is too long for any name is not told: the far side then admits the caller only where it admits all of the cluster.
@@ -109,6 +116,9 @@ pub fn encode(preamble: &Preamble) -> Vec<u8> {
     }
     if let Some(Traceparent(text)) = traceparent {
         tlvs.push((TRACEPARENT, text));
+    }
+    if *plain {
+        tlvs.push((PLAIN, &[ONE]));
     }
     proxy_protocol::encode_with(ends.source, ends.destination, &tlvs)
 }
@@ -134,7 +144,12 @@ fn read(
     let unique_id = unique_id.ok_or(PreambleError::NoUniqueId)?.to_vec();
     let app = one(whole, APP)?.map(app).transpose()?;
     let traceparent = one(whole, TRACEPARENT)?.map(Traceparent::parse).transpose()?;
-    Ok(Preamble { ends, unique_id, app, traceparent })
+    let plain = match one(whole, PLAIN)? {
+        None => false,
+        Some([ONE]) => true,
+        Some(_) => return Err(PreambleError::Plain),
+    };
+    Ok(Preamble { ends, unique_id, app, traceparent, plain })
 }
 
 /// The value of a TLV that may be there once. Types that are not known are passed over.
@@ -205,10 +220,11 @@ mod tests {
             unique_id: b"id".to_vec(),
             app: Some(AppId::parse("shop/a").unwrap()),
             traceparent: Some(Traceparent::parse(TRACE).unwrap()),
+            plain: true,
         };
         let expected = [
             &b"\r\n\r\n\0\r\nQUIT\n\x21\x11"[..],
-            &[0, 88],
+            &[0, 92],
             &[192, 0, 2, 1, 198, 51, 100, 2, 3, 232, 32, 251],
             &[0x05, 0, 2],
             b"id",
@@ -217,6 +233,7 @@ mod tests {
             b"shop/a",
             &[0xe2, 0, 55],
             TRACE,
+            &[0xe3, 0, 1, 1],
         ]
         .concat();
         assert_eq!(encode(&preamble), expected);
@@ -247,6 +264,7 @@ mod tests {
             (vec![id, version, (APP, &[b'/'; 256])], PreambleError::App),
             (vec![id, version, (APP, b"a/b"), (APP, b"a/b")], PreambleError::Twice(APP)),
             (vec![id, version, (TRACEPARENT, b"00")], PreambleError::Traceparent),
+            (vec![id, version, (PLAIN, &[0])], PreambleError::Plain),
         ] {
             assert_eq!(wrong(&with(&tlvs)), error, "{tlvs:?}");
         }
@@ -283,11 +301,13 @@ mod tests {
         let trace = prop::option::of("00-[1-9a-f]{32}-[1-9a-f]{16}-[0-9a-f]{2}");
         let trace =
             trace.prop_map(|text| text.map(|text| Traceparent::parse(text.as_bytes()).unwrap()));
-        (ends, unique_id, app, trace).prop_map(|(ends, unique_id, app, traceparent)| Preamble {
+        let parts = (ends, unique_id, app, trace, any::<bool>());
+        parts.prop_map(|(ends, unique_id, app, traceparent, plain)| Preamble {
             ends,
             unique_id,
             app,
             traceparent,
+            plain,
         })
     }
 

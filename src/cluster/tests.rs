@@ -134,7 +134,7 @@ fn preamble() -> Preamble {
         destination: "198.51.100.2:8443".parse().unwrap(),
     };
     let app = AppId::parse("shop/frontend").ok();
-    Preamble { ends, unique_id: b"id".to_vec(), app, traceparent: None }
+    Preamble { ends, unique_id: b"id".to_vec(), app, traceparent: None, plain: false }
 }
 
 async fn sockets() -> (Socket, Socket) {

@@ -271,6 +271,8 @@ pub(super) struct Export {
     /// Whether a connection that carries nothing but pings may be closed, in a drain and for `limits.maxAge`. By default true;
     /// false for calls that are silent for longer than a second.
     pub(super) quiet_close: Setting<bool>,
+    /// Whether links may bring what is no TLS, for sidecars without mTLS on both sides. By default not.
+    pub(super) plaintext: Setting<bool>,
 }
 
 /// `any`, or a list of rules of which one must hold.

@@ -8,7 +8,6 @@ const LATER: &[&str] = &[
     "allowed",
     "allowedApps",
     "firstByteTimeout",
-    "plaintext",
     "services",
     "stateDir",
     "tls",

@@ -222,6 +222,7 @@ mod tests {
             check: None,
             send_proxy: false,
             quiet_close: true,
+            plaintext: false,
         };
         let files = vec![file("x.example 10.0.0.2:1 B.example:2\ny.example a.example:3")];
         let routes = Routes { routes: vec![route], files, ..Routes::default() };

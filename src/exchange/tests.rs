@@ -52,6 +52,7 @@ fn routes(exports: &[(&str, &str)]) -> Routes {
         check: None,
         send_proxy: false,
         quiet_close: true,
+        plaintext: false,
     };
     let routes = exports.iter().enumerate().map(route).collect();
     Routes { routes, cluster: "east".into(), ..Routes::default() }

@@ -132,6 +132,7 @@ mod tests {
             check,
             send_proxy: false,
             quiet_close: true,
+            plaintext: false,
         };
         let routes = Routes { routes: vec![route], ..Routes::default() };
         let (addresses, own) = (Addresses::default(), OwnListeners::default());

@@ -79,6 +79,7 @@ pub struct NamespaceImport {
 
 /// One route: the names that lead to it, who may use it, where it goes.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct RouteSpec {
     /// The metric label: `namespace/app`, or the name of a plain route.
     pub label: Arc<str>,
@@ -98,6 +99,8 @@ pub struct RouteSpec {
     pub send_proxy: bool,
     /// Whether a connection that seems to carry no call may be closed, so that it is made anew elsewhere.
     pub quiet_close: bool,
+    /// Whether links may bring what is no TLS.
+    pub plaintext: bool,
 }
 
 /// Who may use a route.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::Settings;
 use crate::model::client::Client;
 use crate::model::name::CanonicalName;
-use crate::routing::table::{Decision, Refusal};
+use crate::routing::table::{Decision, Refusal, Route};
 
 use super::Shared;
 use super::callers::with_user;
@@ -39,10 +39,6 @@ impl Asked {
             Self::Name(hello) => Some(hello.random),
             Self::Address(_, random) => *random,
         }
-    }
-
-    fn is_plain(&self) -> bool {
-        matches!(self, Self::Address(_, None))
     }
 }
 
@@ -85,12 +81,21 @@ pub(super) async fn decide(
         shared.callers.note(client, is_known);
     }
     let (decision, settings) = decided.map_err(|refusal| refused(shared, &refusal, record))?;
-    let takes_plain = decision.route.import.as_ref().is_some_and(|import| import.plaintext);
-    if asked.is_plain() && !takes_plain {
-        record.route(&decision.route.label);
-        return Err(Refused::plain(incoming.received()));
+    if incoming.is_plain() {
+        takes_plain(&decision.route, client, incoming)
+            .inspect_err(|_| drop(record.route(&decision.route.label)))?;
     }
     Ok((decision, settings))
+}
+
+/// Whether a route takes what is no TLS: of a link by its export, else by its import.
+fn takes_plain(route: &Route, client: &Client, incoming: &Incoming) -> Result<(), Refused> {
+    match &client.link {
+        Some(_) if route.plaintext => Ok(()),
+        Some(_) => Err(Refused::plain_by_link(&route.label)),
+        None if route.import.as_ref().is_some_and(|import| import.plaintext) => Ok(()),
+        None => Err(Refused::plain(incoming.received())),
+    }
 }
 
 /// The one load of what is in force. The table is let go with it: what goes on holds its route, and the settings that were

@@ -217,8 +217,12 @@ async fn connect(
         app: caller.as_ref(),
         id: record.id(),
     };
-    let dialled = dial::dial(route, *side, &settings.limits, caller, record.attempts()).await?;
-    let Dialled { leg, cluster, load } = dialled;
+    let dialled = dial::dial(route, *side, &settings.limits, caller, record.attempts()).await;
+    // Whoever speaks no TLS understands no alert.
+    let untold = |refused| Refused { alert: None, ..refused };
+    let dialled =
+        dialled.map_err(|refused| if incoming.is_plain() { untold(refused) } else { refused });
+    let Dialled { leg, cluster, load } = dialled?;
     if leg.socket().is_none_or(|socket| shared.admission.descriptors.are_scarce(socket)) {
         let limit = Limit::Descriptors;
         return Err(Refused::overloaded(limit, limit.reason()));

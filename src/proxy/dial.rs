@@ -64,13 +64,8 @@ pub(super) async fn dial(
         return Err(Refused::overloaded(Limit::Dials, Limit::Dials.reason()));
     };
     let deadline = Instant::now() + limits.connect_total;
-    // Only the far side knows whether its export takes plain bytes, and has no way to say so before it has got them.
-    let plain_bytes = caller.incoming.is_plain();
-    let mut refused = Refused::new(Ending::NoHealthyEndpoint, nothing_to_try(plain_bytes));
-    let attempts_left = Attempts::new(route, side);
-    for Candidate { endpoint, via, .. } in
-        attempts_left.filter(|to| to.via.is_none() || !plain_bytes)
-    {
+    let mut refused = Refused::new(Ending::NoHealthyEndpoint, "no endpoint can be tried");
+    for Candidate { endpoint, via, .. } in Attempts::new(route, side) {
         if Instant::now() >= deadline {
             break;
         }
@@ -96,14 +91,6 @@ pub(super) async fn dial(
         }
     }
     Err(refused)
-}
-
-fn nothing_to_try(plain_bytes: bool) -> &'static str {
-    if plain_bytes {
-        "no endpoint can be tried, and plain bytes go over no link"
-    } else {
-        "no endpoint can be tried"
-    }
 }
 
 async fn plain(

@@ -30,11 +30,19 @@ pub(super) struct Incoming {
     received: Vec<u8>,
     /// Whether any byte came at all.
     spoke: bool,
+    /// Whether the other end of the link says that its bytes are no TLS.
+    said_plain: bool,
 }
 
 impl Incoming {
     pub(super) fn new(socket: Socket, peer: SocketAddr) -> Self {
-        Self { leg: Leg::Plain(socket), peer, received: Vec::new(), spoke: false }
+        Self {
+            leg: Leg::Plain(socket),
+            peer,
+            received: Vec::new(),
+            spoke: false,
+            said_plain: false,
+        }
     }
 
     /// Whether any byte came at all.
@@ -110,18 +118,29 @@ impl Incoming {
         }
     }
 
-    /// Whether what came does not begin as TLS does.
+    /// Whether what comes is no TLS, by its first byte or by the word of the gateway at the other end of a link.
     pub(super) fn is_plain(&self) -> bool {
-        self.received.first().is_some_and(|first| *first != HANDSHAKE)
+        self.said_plain || self.received.first().is_some_and(|first| *first != HANDSHAKE)
+    }
+
+    /// The other end of the link says so.
+    pub(super) fn is_said_to_be_plain(&mut self) {
+        self.said_plain = true;
+    }
+
+    /// Waits for the first of the bytes.
+    pub(super) async fn first(&mut self) -> Result<(), Refused> {
+        if self.received.is_empty() { self.more(usize::MAX).await } else { Ok(()) }
     }
 
     /// What the endpoint is to get first: the bytes behind a PROXY header, ours behind `header`, which goes in front of them. At the end
-    /// of a link it has got the bytes already; then only their number.
+    /// of a link it has got the bytes already, if they are TLS; then only their number.
     pub(super) fn preface(&mut self, header: &[u8], endpoint: &Leg) -> (Bytes, usize) {
+        let is_plain = self.is_plain();
         let mut received = std::mem::take(&mut self.received);
         match endpoint {
-            Leg::Link(_) => (Bytes::new(), received.len()),
-            Leg::Plain(_) | Leg::Inside(_) | Leg::Lent => {
+            Leg::Link(_) if !is_plain => (Bytes::new(), received.len()),
+            Leg::Link(_) | Leg::Plain(_) | Leg::Inside(_) | Leg::Lent => {
                 received.splice(..0, header.iter().copied());
                 (received.into(), 0)
             }

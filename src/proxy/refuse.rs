@@ -99,6 +99,15 @@ impl Refused {
         Self::new(Ending::Drained, "the gateway stops")
     }
 
+    /// Plain bytes on a link, to an app whose export does not take them.
+    pub(super) fn plain_by_link(label: &str) -> Self {
+        let rule = format!("the export of {label}, which takes no plain bytes");
+        let refused = Self::new(Ending::Denied, "plain bytes, and the export takes only TLS");
+        let hint = "write `plaintext: true` at the export as well, if both sidecars run without mTLS; the link is then all that protects \
+                    the call";
+        Self { hint: Some(hint), rule: rule.into(), ..refused }
+    }
+
     /// A name that leads nowhere, or not for this client.
     pub(super) fn decision(refusal: &Refusal) -> Self {
         let refused = Self::new(refusal.ending(), refusal.why.to_string());

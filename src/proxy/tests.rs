@@ -178,6 +178,7 @@ fn route(endpoints: &[SocketAddr]) -> RouteSpec {
         check: None,
         send_proxy: false,
         quiet_close: true,
+        plaintext: false,
     }
 }
 

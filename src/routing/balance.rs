@@ -233,6 +233,7 @@ mod tests {
             absent: [].into(),
             send_proxy: false,
             quiet_close: true,
+            plaintext: false,
             dials: Arc::default(),
         }
     }

@@ -457,6 +457,7 @@ mod tests {
             check: None,
             send_proxy: false,
             quiet_close: true,
+            plaintext: false,
         }
     }
 

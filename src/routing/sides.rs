@@ -293,6 +293,7 @@ mod tests {
             check: None,
             send_proxy: false,
             quiet_close: true,
+            plaintext: false,
         }
     }
 

@@ -50,6 +50,7 @@ pub struct EgressAddress {
 
 /// One route, shared by every name that leads to it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Route {
     /// The metric label.
     pub label: Arc<str>,
@@ -69,6 +70,8 @@ pub struct Route {
     pub send_proxy: bool,
     /// Whether a connection may be closed between calls; of an app that is imported, those of remote clients.
     pub quiet_close: bool,
+    /// Whether links may bring what is no TLS.
+    pub plaintext: bool,
     /// Dials in progress, counted across tables.
     pub dials: Arc<Dials>,
 }

@@ -5,6 +5,7 @@ mod common;
 
 mod addresses;
 mod callers;
+mod linked;
 mod lock;
 mod many;
 mod plain;

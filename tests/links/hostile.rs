@@ -91,3 +91,20 @@ fn a_link_that_ends_in_its_preamble_is_a_client_that_went() {
     // Nobody else has noticed.
     wait_until("nothing stays open", || east.gateway.status()["connections"]["open"] == 0);
 }
+
+/// A preamble that does not say so, and then bytes that are no TLS: the word of a cluster is not enough.
+#[test]
+fn plain_bytes_are_seen_whatever_the_preamble_says() {
+    let east = East::start();
+    let ends = [127, 0, 0, 1, 127, 0, 0, 1, 0, 1, 0, 2];
+    let tlvs = b"\x05\0\x02id\xe0\0\x01\x01";
+    let length = u16::try_from(ends.len() + tlvs.len()).unwrap().to_be_bytes();
+    let first = [SIGNATURE, &length, &ends, tlvs, b"PRI * HTTP/2.0\r\n\r\n"].concat();
+    let mut reply = Vec::new();
+    east.link(&first).read_to_end(&mut reply).unwrap();
+    // Refused; denied.
+    assert_eq!((&reply[..8], reply[10]), (&b"STRAIT\x01\x01"[..], 1), "{reply:?}");
+    let record = east.gateway.record("denied");
+    assert!(record["reason"].as_str().unwrap().contains("plain bytes"), "{record}");
+    assert_eq!(east.apps.orders.accepted(), 0);
+}

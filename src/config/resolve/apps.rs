@@ -215,6 +215,11 @@ impl Resolver<'_> {
                 check,
                 send_proxy: false,
                 quiet_close: quiet_close(&export.quiet_close),
+                plaintext: export
+                    .plaintext
+                    .as_ref()
+                    .and_then(|spot| spot.value)
+                    .unwrap_or_default(),
             });
         }
         routes

@@ -254,6 +254,7 @@ impl Resolver<'_> {
             check: own.and_then(|app| app.check),
             send_proxy: false,
             quiet_close: import.quiet_close,
+            plaintext: false,
         };
         route.import = self.import_spec(import, &mut route);
         route.import.is_some().then_some(route)

@@ -56,6 +56,7 @@ impl Resolver<'_> {
             check,
             send_proxy: route.send_proxy.as_ref().is_some_and(sends_proxy),
             quiet_close: quiet_close(&route.quiet_close),
+            plaintext: false,
         })
     }
 

@@ -67,6 +67,7 @@ fn route(written: &NamespaceImport, app: &AppId, names: Vec<Name>, offered: &Off
         names: names.into_iter().map(name).collect(),
         allow: Allow::Hidden,
         quiet_close: import.quiet_close,
+        plaintext: false,
         import: Some(import),
         endpoints: Vec::new(),
         check: None,

@@ -100,6 +100,9 @@ async fn accept(
         }
     };
     incoming.leg = Leg::Link(stream);
+    if preamble.plain {
+        incoming.is_said_to_be_plain();
+    }
     record.held.link = Some(shared.metrics.links.open(&cluster, Direction::In));
     if let Some(id) = ConnectionId::parse(&preamble.unique_id) {
         record.adopt(id);
@@ -107,6 +110,11 @@ async fn accept(
     let linked = Linked { cluster, app: preamble.app };
     let client = Client { source: preamble.ends.source, link: Some(Arc::new(linked)), ..client };
     record.client(client.clone());
+    if !preamble.plain {
+        // The near gateway has sent them with the preamble. Only they show whether it tells the truth.
+        let first = timeout_at(deadline, incoming.first());
+        first.await.unwrap_or_else(|_| Err(Refused::late()))?;
+    }
     Ok(client)
 }
 

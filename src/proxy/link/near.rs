@@ -88,16 +88,21 @@ fn first(caller: Caller<'_>) -> Result<Vec<u8>, Failed> {
         unique_id: caller.id.text().to_vec(),
         app: caller.app.cloned(),
         traceparent: None,
+        plain: caller.incoming.is_plain(),
     };
     let mut first = preamble::encode(&preamble);
-    first.extend_from_slice(caller.incoming.received());
+    // Plain bytes may be a call that must not run twice: they wait for an endpoint.
+    if !preamble.plain {
+        first.extend_from_slice(caller.incoming.received());
+    }
     Ok(first)
 }
 
 /// No reply, or a refusal. What the client has sent may go elsewhere if nothing of it has reached an endpoint, or if that is a
 /// hello and no more: a handshake that begins twice is what TLS allows for, and early data is what must not run twice.
 fn unanswered(caller: Caller<'_>, via: &Via, address: SocketAddr, error: &LinkError) -> Failed {
-    let again = || hello::is_hello_alone(caller.incoming.received());
+    let sent_none = caller.incoming.is_plain();
+    let again = || sent_none || hello::is_hello_alone(caller.incoming.received());
     match error {
         LinkError::Refused(refusal) => by_far(via, refusal),
         LinkError::Alert(_) => not_linked(caller.metrics, via, address, error),

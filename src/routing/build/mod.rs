@@ -136,6 +136,7 @@ impl Maker<'_> {
             absent: absent.into(),
             send_proxy: spec.send_proxy,
             quiet_close: spec.quiet_close,
+            plaintext: spec.plaintext,
             dials: self.resolver.endpoints.dials(&spec.label),
         }
     }
@@ -158,6 +159,7 @@ impl Maker<'_> {
             absent: absent.into(),
             send_proxy: false,
             quiet_close: true,
+            plaintext: false,
             // By endpoints, not by label: one dead endpoint must not use up the dials of every route in the file. No label has
             // a colon, as every endpoint does.
             dials: self.resolver.endpoints.dials(&written.join(" ")),

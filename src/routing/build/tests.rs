@@ -30,6 +30,7 @@ fn route(line: u32, names: &[&str], endpoints: &[&str]) -> RouteSpec {
         check: None,
         send_proxy: false,
         quiet_close: true,
+        plaintext: false,
     }
 }
 
