@@ -319,6 +319,10 @@ pub(super) struct Import {
     /// Whether a connection that carries nothing but pings may be closed, in a drain and for `limits.maxAge`. By default true;
     /// false for calls that are silent for longer than a second.
     pub(super) quiet_close: Setting<bool>,
+    /// How long a cluster of higher preference must have been well until connections that went elsewhere are closed between two
+    /// calls, as `quietClose` allows; by default `30s`.
+    #[schemars(with = "Option<TextOr<u32>>")]
+    pub(super) failback: Setting<String>,
     /// What `listeners.dns` says that its name stands for: this gateway (`linked`, the default), or the gateways of the first
     /// healthy cluster (`direct`).
     pub(super) answer: Setting<Answer>,
@@ -407,6 +411,10 @@ pub(super) struct Limits {
     pub(super) connect_timeout: Setting<String>,
     /// All connects of one connection; by default `3s`.
     pub(super) connect_total: Setting<String>,
+    /// From the last byte of a hello at an endpoint to the first byte of its answer: one that is silent for longer counts as failed;
+    /// by default `5s`, and 0 is no limit.
+    #[schemars(with = "Option<TextOr<u32>>")]
+    pub(super) first_byte_timeout: Setting<String>,
     /// A connection without a byte for so long is closed; by default `1h`, at least `15s`.
     pub(super) idle_timeout: Setting<String>,
     /// From the signal to stop to the end of accepting; by default `0s`.

@@ -132,6 +132,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// All connects of one connection.
     pub connect_total: Duration,
+    /// From the last byte of a hello at an endpoint to the first byte of its answer; 0 is no limit.
+    pub first_byte_timeout: Duration,
     /// No byte in either direction.
     pub idle_timeout: Duration,
     /// From the stop signal, unready, to the end of accepting.
@@ -178,6 +180,7 @@ impl Default for Limits {
             hello_bytes: 64 * 1024,
             connect_timeout: Duration::from_secs(1),
             connect_total: Duration::from_secs(3),
+            first_byte_timeout: Duration::from_secs(5),
             idle_timeout: Duration::from_hours(1),
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(25),

@@ -7,7 +7,6 @@ const LATER: &[&str] = &[
     "allowLocalAddresses",
     "allowed",
     "allowedApps",
-    "firstByteTimeout",
     "services",
     "stateDir",
     "tls",

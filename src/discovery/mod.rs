@@ -217,6 +217,7 @@ mod tests {
                 quiet_close: true,
                 egress: crate::model::egress::EgressSpec::default(),
                 plaintext: false,
+                failback: std::time::Duration::ZERO,
             }),
             endpoints: vec![endpoint("a.example:1"), endpoint("10.0.0.1:1")],
             check: None,

@@ -145,6 +145,8 @@ pub struct ImportSpec {
     pub gateways: Vec<GatewaySpec>,
     /// Whether a local caller's connection that seems to carry no call may be closed.
     pub quiet_close: bool,
+    /// How long what is preferred must have been well until such connections that went elsewhere are closed.
+    pub failback: Duration,
     /// The egress addresses that it is to have.
     pub egress: EgressSpec,
     /// Whether callers that do not speak TLS are carried too.

@@ -83,7 +83,7 @@ pub(super) async fn decide(
     let (decision, settings) = decided.map_err(|refusal| refused(shared, &refusal, record))?;
     if incoming.is_plain() {
         takes_plain(&decision.route, client, incoming)
-            .inspect_err(|_| drop(record.route(&decision.route.label)))?;
+            .inspect_err(|_| record.route(&decision.route.label))?;
     }
     Ok((decision, settings))
 }

@@ -6,25 +6,25 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus::IntCounter;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::config::{Limits, Settings};
 use crate::model::client::Client;
 use crate::model::ending::Ending;
-use crate::model::name::CanonicalName;
 use crate::proxy_protocol::{self, Addresses};
-use crate::reactor::{Socket, Watched};
+use crate::reactor::{self, Socket, Task, Watched};
 use crate::routing::table::Decision;
 use crate::socket;
 
 use super::Shared;
 use super::admission::Limit;
 use super::asked::{asked, decide};
+use super::awaited::{self, Awaited, Onward};
 use super::core::Core;
-use super::dial::{self, Dial, Dialled};
-use super::engine;
-use super::id::ConnectionId;
+use super::dial::{self, Dial, Dialled, Way};
+use super::engine::{self, Carried};
 use super::incoming::Incoming;
 use super::link::{Leg, far, near};
 use super::listener::Listening;
@@ -62,35 +62,77 @@ struct Joined {
     counters: (IntCounter, IntCounter),
     idle: Duration,
     may_leave: bool,
-    dial: Dial,
+    away: bool,
+    awaited: Box<Awaited>,
 }
 
 /// Serves one connection to its end.
 pub(super) async fn serve(core: Arc<Core>, listening: Arc<Listening>, accepted: Accepted) {
-    let shared = &*core.shared;
     let Accepted { socket, peer, at, settings, open } = accepted;
     let (told, heard) = (Arc::clone(&core.shared), Arc::clone(&listening));
     // On the heap, where it stays when the engine takes it over.
     let mut record = Box::new(Record::new(told, heard, peer, at, &settings));
+    record.held.open = Some(open);
     let mut incoming = Incoming::new(socket, peer);
     let joined = tokio::select! {
         biased;
-        joined = join(shared, &listening, &mut incoming, &settings.limits, at, &mut record) => joined,
+        joined = join(&core, &listening, &mut incoming, &settings.limits, at, &mut record) => joined,
         () = listening.cut(&core).cancelled() => Err(Refused::cut(listening.is_revoked())),
     };
+    conclude(&core, &listening, incoming, joined, record).await;
+}
+
+/// Serves a connection to its end whose endpoint has not answered: another one gets the hello, or the client is told that there is
+/// none.
+pub(super) fn go_on(
+    mut record: Box<Record>,
+    client: Leg,
+    awaited: Awaited,
+    carried: &Carried,
+) -> Task {
+    let refused = awaited::unanswered(carried.end, &record.endpoint());
+    let sent = carried.up;
+    Box::pin(async move {
+        let Awaited { dial, onward } = awaited;
+        let Some(mut onward) = onward else { return };
+        let (core, listening) = (Arc::clone(&onward.core), record.listening());
+        let received = onward.again(sent);
+        let may = received.is_some();
+        let mut incoming = Incoming::again(client, record.peer(), received.unwrap_or_default());
+        let joined = if may {
+            onward.way.refused = refused;
+            tokio::select! {
+                biased;
+                joined = reach(&core.shared, &mut incoming, dial, onward, &mut record) => joined,
+                () = listening.cut(&core).cancelled() => Err(Refused::cut(listening.is_revoked())),
+            }
+        } else {
+            Err(refused)
+        };
+        conclude(&core, &listening, incoming, joined, record).await;
+    })
+}
+
+/// From a connected endpoint, or none, to the end.
+async fn conclude(
+    core: &Core,
+    listening: &Listening,
+    incoming: Incoming,
+    joined: Result<Joined, Refused>,
+    mut record: Box<Record>,
+) {
     match joined {
-        Ok(joined) => {
-            record.held.open = Some(open);
-            carry(&core, &listening, incoming.leg, joined, record).await;
-        }
+        Ok(joined) => carry(core, listening, incoming.leg, joined, record).await,
         Err(refused) => {
             record.refused(&refused, incoming.spoke());
+            let open = record.held.open.take();
             // Gone before the goodbye, which takes up to a second and decides nothing.
             drop(record);
+            let shared = &core.shared;
             let most = shared.admission.descriptors.most_discarding();
             tokio::select! {
                 biased;
-                () = refuse::close(incoming.leg, &refused, &shared.discarding, most) => {}
+                () = refuse::close(incoming.into_leg(), &refused, &shared.discarding, most) => {}
                 () = core.cut.cancelled() => {}
             }
             drop(open);
@@ -100,13 +142,14 @@ pub(super) async fn serve(core: Arc<Core>, listening: Arc<Listening>, accepted: 
 
 /// From accept to a connected endpoint: PROXY header, hello, link, route, policy, dial.
 async fn join(
-    shared: &Shared,
+    core: &Arc<Core>,
     listening: &Listening,
     incoming: &mut Incoming,
     limits: &Limits,
     accepted: Instant,
     record: &mut Record,
 ) -> Result<Joined, Refused> {
+    let shared = &*core.shared;
     let mut entry = shared.admission.enter(&listening.open, incoming.leg.socket(), limits)?;
     let deadline = accepted + limits.hello_timeout;
 
@@ -133,21 +176,48 @@ async fn join(
         return inquire(shared, incoming, cluster, dial, record).await;
     }
     let (decision, settings) = decide(shared, &asked, incoming, &client, record).await?;
-    let Decision { route, side, .. } = &decision;
-    let counters = record.route(&route.label);
+    record.caller(decision.caller.clone());
+    record.route(&decision.route.label);
     let dial = shared.dialling.enter(asked.random().unwrap_or_else(|| record.id().random()))?;
-    let dialled = connect(shared, incoming, &decision, &client, announced, &settings, record);
-    let endpoint = dialled.await?;
+    let way = Way::new(decision, settings);
+    let onward = Onward::new(Arc::clone(core), way, announced);
+    let joined = reach(shared, incoming, dial, onward, record).await?;
     far::accepted(&mut incoming.leg).await?;
+    Ok(joined)
+}
 
+/// From what has been said to an endpoint that is to get it.
+async fn reach(
+    shared: &Shared,
+    incoming: &mut Incoming,
+    dial: Dial,
+    mut onward: Onward,
+    record: &mut Record,
+) -> Result<Joined, Refused> {
+    let (endpoint, others) = connect(shared, incoming, &mut onward, record).await?;
+    let Decision { route, side, .. } = &onward.way.decision;
     let mut front = Vec::new();
-    if let Some(name) = asked.name().filter(|_| route.send_proxy) {
-        front = header(announced, incoming, name, record.id())?;
+    let is_linked = matches!(endpoint, Leg::Link(_));
+    if route.send_proxy && !is_linked && !record.name().is_empty() {
+        front = header(onward.announced, incoming, record)?;
     }
-    let (preface, sent) = incoming.preface(&front, &endpoint);
-    let idle = settings.limits.idle_timeout;
+    let plain = incoming.is_plain();
+    let said = incoming.said(&front);
+    let (preface, sent) = if is_linked && !plain {
+        (Bytes::new(), said.of_client().len())
+    } else {
+        (said.bytes.clone(), 0)
+    };
+    let idle = onward.way.settings.limits.idle_timeout;
     let (header, may_leave) = (front.len(), route.closes_quietly(*side));
-    Ok(Joined { endpoint, preface, header, sent, counters, idle, may_leave, dial })
+    let away = record.is_away(route, *side);
+    onward.said = others.then_some(said);
+    // Plain bytes may be meant to have no answer, and are never sent again.
+    let onward = (!plain).then_some(onward);
+    let awaited = Box::new(Awaited { dial, onward });
+    let counters = record.counters();
+    let counters = counters.ok_or_else(|| Refused::new(Ending::Internal, "it has no route"))?;
+    Ok(Joined { endpoint, preface, header, sent, counters, idle, may_leave, away, awaited })
 }
 
 /// A link on which another gateway asks what is exported to it.
@@ -161,12 +231,16 @@ async fn inquire(
     let endpoint = far::inquire(shared, cluster)?;
     // It carries no connection, and there are few: neither links nor places of callers are counted down for it.
     (record.held.link, record.held.permit) = (None, None);
-    let counters = record.route(&EXCHANGE.into());
+    record.route(&EXCHANGE.into());
+    let counters = record.counters();
+    let counters = counters.ok_or_else(|| Refused::new(Ending::Internal, "it has no route"))?;
     far::accepted(&mut incoming.leg).await?;
     let settings = shared.live.load();
     let idle = settings.settings.limits.idle_timeout;
     let (preface, header, sent) = (Bytes::new(), 0, 0);
-    Ok(Joined { endpoint, preface, header, sent, counters, idle, may_leave: false, dial })
+    let awaited = Box::new(Awaited { dial, onward: None });
+    let (may_leave, away) = (false, false);
+    Ok(Joined { endpoint, preface, header, sent, counters, idle, may_leave, away, awaited })
 }
 
 /// What a PROXY header says of the connection's ends, where the listener expects one of this peer.
@@ -186,52 +260,48 @@ async fn announced(
 fn header(
     announced: Option<Addresses>,
     incoming: &Incoming,
-    name: &CanonicalName,
-    id: ConnectionId,
+    record: &Record,
 ) -> Result<Vec<u8>, Refused> {
     let ends = match announced {
         Some(announced) => announced,
         None => incoming.ends().map_err(|error| Refused::gone(&error))?,
     };
-    Ok(proxy_protocol::encode(ends.source, ends.destination, name.as_str(), &id.text()))
+    let id = record.id().text();
+    Ok(proxy_protocol::encode(ends.source, ends.destination, record.name(), &id))
 }
 
-/// Dials, and notes where that has led.
+/// Dials, and notes where that has led; and whether there are others that could be dialled.
 async fn connect(
     shared: &Shared,
     incoming: &Incoming,
-    decision: &Decision,
-    client: &Client,
-    announced: Option<Addresses>,
-    settings: &Settings,
+    onward: &mut Onward,
     record: &mut Record,
-) -> Result<Leg, Refused> {
-    let Decision { route, side, caller, .. } = decision;
-    record.caller(caller.clone());
+) -> Result<(Leg, bool), Refused> {
+    let app = onward.way.decision.caller.clone();
+    let client = record.who().clone();
     let caller = near::Caller {
         links: &shared.links,
         metrics: &shared.metrics,
         incoming,
-        client,
-        announced,
-        app: caller.as_ref(),
+        client: &client,
+        announced: onward.announced,
+        app: app.as_ref(),
         id: record.id(),
     };
-    let dialled = dial::dial(route, *side, &settings.limits, caller, record.attempts()).await;
+    let dialled = dial::dial(&mut onward.way, caller, record.attempts()).await;
     // Whoever speaks no TLS understands no alert.
     let untold = |refused| Refused { alert: None, ..refused };
     let dialled =
         dialled.map_err(|refused| if incoming.is_plain() { untold(refused) } else { refused });
-    let Dialled { leg, cluster, load } = dialled?;
+    let Dialled { leg, cluster, load, others } = dialled?;
     if leg.socket().is_none_or(|socket| shared.admission.descriptors.are_scarce(socket)) {
         let limit = Limit::Descriptors;
         return Err(Refused::overloaded(limit, limit.reason()));
     }
+    onward.endpoint = cluster.is_none().then(|| Arc::clone(load.endpoint()));
     record.connected(load);
-    if let Some(cluster) = cluster {
-        record.linked(&cluster);
-    }
-    Ok(leg)
+    record.linked(cluster);
+    Ok((leg, others))
 }
 
 /// From a connected endpoint to the end: by the engine, for which this task is not needed any more, or by the relay where the
@@ -241,10 +311,11 @@ async fn carry(
     listening: &Listening,
     client: Leg,
     joined: Joined,
-    mut record: Box<Record>,
+    record: Box<Record>,
 ) {
     let stop = listening.cut(core);
-    let Joined { endpoint, preface, header, sent, counters, idle, may_leave, dial } = joined;
+    let Joined { endpoint, preface, header, sent, counters, idle, may_leave, away, awaited } =
+        joined;
     match watched(client, endpoint) {
         Ok((client, endpoint)) => {
             let finish = record;
@@ -256,7 +327,8 @@ async fn carry(
                 counters,
                 idle,
                 may_leave,
-                dial,
+                away,
+                awaited,
                 finish,
             };
             engine::carry(connection, stop).await;
@@ -264,16 +336,9 @@ async fn carry(
         Err((client, endpoint)) => {
             // Fails only on a socket that is broken already, which the relay finds out. The client's is inherited.
             let _ = endpoint.socket().map(socket::keep_alive);
-            let shared = &*core.shared;
-            let wanted = || shared.wanted();
-            let drain = &shared.draining;
-            let leaving = may_leave.then_some(Leaving { wanted: &wanted, drain });
-            let (up, down) = counters;
-            let terms = Terms { up, down, idle, stop, leaving };
+            let sides = Sides { client, endpoint, said: (preface, header, sent), counters, idle };
             // On the heap: a task must not keep the room for it where the engine carries.
-            let relay = Box::pin(relay((client, endpoint), (preface, header, sent), dial, terms));
-            let (end, up, down) = relay.await;
-            record.relayed(end, up, down);
+            Box::pin(relay((core, stop), sides, (may_leave, away), *awaited, record)).await;
         }
     }
 }
@@ -287,23 +352,74 @@ fn watched(client: Leg, endpoint: Leg) -> Result<(Watched, Watched), (Leg, Leg)>
     }
 }
 
-/// Copies to the end; how it ended, and the bytes up and down.
+/// What a relay copies between.
+struct Sides {
+    client: Leg,
+    endpoint: Leg,
+    /// What the endpoint gets first, how much of that is our own, and how much of the client's it has got already.
+    said: (Bytes, usize, usize),
+    counters: (IntCounter, IntCounter),
+    idle: Duration,
+}
+
+/// Copies to the end.
 async fn relay(
-    (mut client, mut endpoint): (Leg, Leg),
-    (preface, header, sent): (Bytes, usize, usize),
-    dial: Dial,
-    terms: Terms<'_>,
-) -> (End, u64, u64) {
+    (core, stop): (&Core, &CancellationToken),
+    sides: Sides,
+    (may_leave, away): (bool, bool),
+    awaited: Awaited,
+    mut record: Box<Record>,
+) {
+    let Sides { mut client, mut endpoint, said: (preface, header, sent), counters, idle } = sides;
+    let shared = &*core.shared;
+    let (wanted, due_back) = (|| shared.wanted(), |share| record.is_due_back(share));
+    let back: &(dyn Fn(f64) -> bool + Sync) = &due_back;
+    let leaving = Leaving { wanted: &wanted, drain: &shared.draining, back: away.then_some(back) };
+    let leaving = may_leave.then_some(leaving);
+    let (up, down) = counters;
+    let terms = Terms { up, down, idle, stop, leaving };
     let mut relay = Relay::new(&mut client, &mut endpoint, preface, header, terms);
     relay.has_sent(sent);
-    let end = relay.until_answer().await;
-    // The endpoint has answered: it is none of our own listeners, which would have sent the hello back to us.
-    drop(dial);
-    let end = match end {
-        Some(end) => end,
-        None => relay.until_end().await,
+    let (end, unanswered) = relayed(&mut relay, awaited).await;
+    let carried = Carried { end, up: relay.bytes_up(), down: relay.bytes_down() };
+    drop(relay);
+    match unanswered {
+        Some(awaited) => reactor::spawn(go_on(record, client, awaited, &carried)),
+        None => record.relayed(carried.end, carried.up, carried.down),
+    }
+}
+
+/// How it ended; with what was held for an answer that has not come, if the client is not to learn of that.
+async fn relayed(relay: &mut Relay<'_, Leg, Leg>, awaited: Awaited) -> (End, Option<Awaited>) {
+    if awaited.decides(End::ResetByEndpoint) {
+        relay.must_answer();
+    }
+    let answer = relay.until_answer();
+    let end = match awaited.patience() {
+        Some(patience) => timeout(patience, answer).await.unwrap_or(Some(End::Silent)),
+        None => answer.await,
     };
-    (end, relay.bytes_up(), relay.bytes_down())
+    let failed = end.map_or(relay.bytes_down() == 0, |end| awaited.is_failure(end));
+    let failed = failed && !relay.is_client_done();
+    if failed {
+        awaited.failed();
+    }
+    match end {
+        Some(end) if failed && awaited.decides(end) => (end, Some(awaited)),
+        Some(end) => {
+            relay.close(end);
+            (end, None)
+        }
+        None => {
+            // The endpoint is none of our own listeners, which would have sent the hello back to us.
+            if relay.bytes_down() > 0 {
+                awaited.answered();
+            } else {
+                drop(awaited);
+            }
+            (relay.until_end().await, None)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,24 +2,35 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::Limits;
-use crate::model::client::Side;
+use crate::config::{Limits, Settings};
 use crate::model::ending::Ending;
 use crate::reactor::Socket;
-use crate::routing::balance::Attempts;
-use crate::routing::endpoint::OpenConnection;
-use crate::routing::table::{Candidate, Route};
+use crate::routing::balance::{Attempts, Tried};
+use crate::routing::endpoint::{Endpoint, OpenConnection};
+use crate::routing::table::{Candidate, Decision};
 use crate::socket::{self, Connect};
 
 use super::admission::Limit;
 use super::link::{Leg, near};
 use super::refuse::Refused;
+
+/// Where a connection may be led.
+#[derive(Debug)]
+pub(super) struct Way {
+    pub(super) decision: Decision,
+    pub(super) settings: Arc<Settings>,
+    /// What has been tried of it.
+    pub(super) tried: Tried,
+    /// What to say when nothing is left.
+    pub(super) refused: Refused,
+}
 
 /// A connected endpoint.
 #[derive(Debug)]
@@ -29,6 +40,8 @@ pub(super) struct Dialled {
     pub(super) cluster: Option<Arc<str>>,
     /// Counts as the endpoint's load until the connection ends.
     pub(super) load: OpenConnection,
+    /// There are more that could be tried.
+    pub(super) others: bool,
 }
 
 /// Why one candidate was not it.
@@ -47,67 +60,115 @@ pub(super) enum Shown {
     Answer,
     /// That it is not.
     Failure,
+    /// That it is a gateway which does not link: all callers of whatever lies behind it would wait for that.
+    Loss,
     /// Nothing: it was this side's fault, or its time was too short.
     Nothing,
+}
+
+impl Way {
+    pub(super) fn new(decision: Decision, settings: Arc<Settings>) -> Self {
+        let refused = Refused::new(Ending::NoHealthyEndpoint, "no endpoint can be tried");
+        Self { decision, settings, tried: Tried::default(), refused }
+    }
 }
 
 /// Connects to one of a route's endpoints, the next one when one fails, each at most once. `attempts` counts them. What lies behind
 /// another cluster's gateway is reached on behalf of the caller.
 pub(super) async fn dial(
-    route: &Route,
-    side: Side,
-    limits: &Limits,
+    way: &mut Way,
     caller: near::Caller<'_>,
     attempts: &mut u32,
 ) -> Result<Dialled, Refused> {
+    let Way { decision: Decision { route, side, .. }, settings, tried, refused } = way;
     let Some(_permit) = route.dial_permit() else {
         return Err(Refused::overloaded(Limit::Dials, Limit::Dials.reason()));
     };
+    let mut candidates = Attempts::beyond(route, *side, mem::take(tried));
+    let dialled = first(&mut candidates, &settings.limits, caller, attempts).await;
+    *tried = candidates.into_tried();
+    dialled.map_err(|failed| failed.unwrap_or_else(|| refused.clone()))
+}
+
+/// The first that can be connected to. Err: why the last one cannot, if there was any.
+async fn first(
+    candidates: &mut Attempts<'_>,
+    limits: &Limits,
+    caller: near::Caller<'_>,
+    attempts: &mut u32,
+) -> Result<Dialled, Option<Refused>> {
     let deadline = Instant::now() + limits.connect_total;
-    let mut refused = Refused::new(Ending::NoHealthyEndpoint, "no endpoint can be tried");
-    for Candidate { endpoint, via, .. } in Attempts::new(route, side) {
-        if Instant::now() >= deadline {
-            break;
-        }
+    let mut refused = None;
+    while Instant::now() < deadline
+        && let Some(Candidate { endpoint, via, .. }) = candidates.next()
+    {
         *attempts += 1;
-        let (address, load, alone) = (endpoint.address, endpoint.connection(), *attempts == 1);
+        let each = limits.connect_timeout;
+        let patience = Patience { each, deadline, alone: *attempts == 1 };
+        let (address, load) = (endpoint.address, endpoint.connection());
         let tried = match via {
-            None => plain(address, limits.connect_timeout, deadline, alone).await,
+            None => plain(address, patience).await,
             // On the heap: most callers' apps are no further than this.
-            Some(via) => Box::pin(near::reach(caller, via, address, deadline, alone)).await,
+            Some(via) => {
+                let others = candidates.has_more();
+                Box::pin(near::reach(caller, via, address, patience, others)).await
+            }
         };
-        match &tried {
-            Ok(_) | Err(Failed { shown: Shown::Answer, .. }) => endpoint.connected(),
-            Err(Failed { shown: Shown::Failure, .. }) => endpoint.failed(),
-            Err(Failed { shown: Shown::Nothing, .. }) => {}
-        }
+        note(endpoint, &tried);
         match tried {
             Ok(leg) => {
                 let cluster = via.as_ref().map(|via| Arc::clone(&via.cluster));
-                return Ok(Dialled { leg, cluster, load });
+                return Ok(Dialled { leg, cluster, load, others: candidates.has_more() });
             }
-            Err(failed) if failed.last => return Err(failed.refused),
-            Err(failed) => refused = failed.refused,
+            Err(failed) if failed.last => return Err(Some(failed.refused)),
+            Err(failed) => refused = Some(failed.refused),
         }
     }
     Err(refused)
 }
 
-async fn plain(
-    address: SocketAddr,
-    patience: Duration,
-    deadline: Instant,
-    alone: bool,
-) -> Result<Leg, Failed> {
-    let patience = deadline.min(Instant::now() + patience);
-    match timeout_at(patience, connect(address)).await {
+/// What an attempt has shown of an endpoint. That of an endpoint itself is not over: it has yet to answer.
+fn note(endpoint: &Endpoint, tried: &Result<Leg, Failed>) {
+    match tried {
+        Ok(Leg::Link(_)) | Err(Failed { shown: Shown::Answer, .. }) => endpoint.connected(),
+        Ok(Leg::Plain(_) | Leg::Inside(_) | Leg::Lent)
+        | Err(Failed { shown: Shown::Nothing, .. }) => {}
+        Err(Failed { shown: Shown::Failure, .. }) => endpoint.failed(),
+        Err(Failed { shown: Shown::Loss, .. }) => endpoint.lost(),
+    }
+}
+
+/// The time that an attempt has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// `limits.connectTimeout`.
+    pub(super) each: Duration,
+    /// That of all attempts.
+    pub(super) deadline: Instant,
+    /// Nothing else was tried before, so that one for which the time is too short is to be blamed for it.
+    pub(super) alone: bool,
+}
+
+impl Patience {
+    /// Until when one may take that has so long by itself.
+    pub(super) fn at_most(self, patience: Duration) -> Instant {
+        self.deadline.min(Instant::now() + patience)
+    }
+
+    /// What it shows that nothing came until then. One that got only what the ones before it left has shown nothing.
+    pub(super) fn shown(self, until: Instant) -> Shown {
+        if self.alone || until < self.deadline { Shown::Failure } else { Shown::Nothing }
+    }
+}
+
+async fn plain(address: SocketAddr, patience: Patience) -> Result<Leg, Failed> {
+    let until = patience.at_most(patience.each);
+    match timeout_at(until, connect(address)).await {
         Ok(Ok(socket)) => Ok(Leg::Plain(socket)),
         Ok(Err(error)) => Err(Failed::connect(address, &error)),
         Err(_elapsed) => {
-            // One that got only what the ones before it left has shown nothing.
-            let shown = if alone || patience < deadline { Shown::Failure } else { Shown::Nothing };
             let refused = failed(address, "no answer in time");
-            Err(Failed { refused, shown, last: false })
+            Err(Failed { refused, shown: patience.shown(until), last: false })
         }
     }
 }
@@ -122,6 +183,15 @@ impl Failed {
         }
         let refused = failed(address, &error.to_string());
         Self { refused, shown: Shown::Failure, last: false }
+    }
+
+    /// The same of a gateway that was to link.
+    pub(super) fn without_link(self) -> Self {
+        let shown = match self.shown {
+            Shown::Failure => Shown::Loss,
+            shown @ (Shown::Answer | Shown::Loss | Shown::Nothing) => shown,
+        };
+        Self { shown, ..self }
     }
 
     /// Nobody's fault but this connection's.

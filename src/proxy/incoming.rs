@@ -13,10 +13,12 @@ use crate::model::ending::Ending;
 use crate::proxy_protocol::{self, Addresses, Header, Parsed};
 use crate::reactor::Socket;
 
+use super::awaited::Said;
 use super::buffer;
 use super::hello::{HANDSHAKE, Hello, HelloParser, Progress};
 use super::link::Leg;
 use super::refuse::Refused;
+use super::relay::Stream;
 
 /// The longest PROXY header that is accepted, and so as much as is read for one.
 const LONGEST_HEADER: usize = proxy_protocol::MAX_V2;
@@ -32,16 +34,30 @@ pub(super) struct Incoming {
     spoke: bool,
     /// Whether the other end of the link says that its bytes are no TLS.
     said_plain: bool,
+    /// Whether a link's other side has been told that it is accepted.
+    accepted: bool,
 }
 
 impl Incoming {
     pub(super) fn new(socket: Socket, peer: SocketAddr) -> Self {
-        Self {
-            leg: Leg::Plain(socket),
-            peer,
-            received: Vec::new(),
-            spoke: false,
-            said_plain: false,
+        let leg = Leg::Plain(socket);
+        let (received, spoke, accepted, said_plain) = (Vec::new(), false, false, false);
+        Self { leg, peer, received, spoke, said_plain, accepted }
+    }
+
+    /// A client that an endpoint was connected for, and what it had sent.
+    pub(super) fn again(leg: Leg, peer: SocketAddr, received: Vec<u8>) -> Self {
+        Self { leg, peer, received, spoke: true, said_plain: false, accepted: true }
+    }
+
+    /// Who is to be told that there is no endpoint. Nobody, where an endpoint's bytes are expected: breaking the link tells.
+    pub(super) fn into_leg(self) -> Leg {
+        match self.leg {
+            Leg::Link(_) if self.accepted => {
+                self.leg.reset_on_close();
+                Leg::Lent
+            }
+            leg @ (Leg::Plain(_) | Leg::Link(_) | Leg::Inside(_) | Leg::Lent) => leg,
         }
     }
 
@@ -133,18 +149,11 @@ impl Incoming {
         if self.received.is_empty() { self.more(usize::MAX).await } else { Ok(()) }
     }
 
-    /// What the endpoint is to get first: the bytes behind a PROXY header, ours behind `header`, which goes in front of them. At the end
-    /// of a link it has got the bytes already, if they are TLS; then only their number.
-    pub(super) fn preface(&mut self, header: &[u8], endpoint: &Leg) -> (Bytes, usize) {
-        let is_plain = self.is_plain();
+    /// What an endpoint is to get first: the bytes behind a PROXY header, ours behind `header`, which goes in front of them.
+    pub(super) fn said(&mut self, header: &[u8]) -> Said {
         let mut received = std::mem::take(&mut self.received);
-        match endpoint {
-            Leg::Link(_) if !is_plain => (Bytes::new(), received.len()),
-            Leg::Link(_) | Leg::Plain(_) | Leg::Inside(_) | Leg::Lent => {
-                received.splice(..0, header.iter().copied());
-                (received.into(), 0)
-            }
-        }
+        received.splice(..0, header.iter().copied());
+        Said { bytes: received.into(), header: header.len() }
     }
 
     /// Waits for more bytes; holds at most `most` of them then.

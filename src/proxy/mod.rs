@@ -16,6 +16,7 @@ use crate::telemetry::refusals::Refusals;
 
 mod admission;
 mod asked;
+mod awaited;
 mod buffer;
 mod callers;
 mod connection;

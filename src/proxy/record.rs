@@ -13,18 +13,23 @@ use tracing::Level;
 
 use crate::config::{ConnectionLog, Settings};
 use crate::model::app::AppId;
-use crate::model::client::Client;
+use crate::model::client::{Client, Side};
 use crate::model::ending::{Alert, Ending};
 use crate::model::name::CanonicalName;
+use crate::reactor::{self, Socket};
 use crate::routing::endpoint::OpenConnection;
+use crate::routing::table::Route;
 use crate::telemetry::links::{Direction, OpenLink};
 use crate::telemetry::metrics::RouteMeters;
 use crate::telemetry::refusals::Refusal;
 
 use super::Shared;
 use super::admission::{Limit, Permit};
+use super::awaited::Awaited;
+use super::connection;
 use super::engine::{Carried, Finish};
 use super::id::ConnectionId;
+use super::link::Leg;
 use super::listener::Listening;
 use super::refuse::{self, Refused};
 use super::relay::End;
@@ -46,6 +51,8 @@ pub(super) struct Record {
     caller: Option<AppId>,
     /// The cluster that it was put on a link to.
     via: Option<Arc<str>>,
+    /// A name of the import that has endpoints which go before this one.
+    home: Option<Box<str>>,
     attempts: u32,
     hello: Option<Duration>,
     connect: Option<Duration>,
@@ -100,6 +107,7 @@ impl Record {
             route: None,
             caller: None,
             via: None,
+            home: None,
             attempts: 0,
             hello: None,
             connect: None,
@@ -140,13 +148,26 @@ impl Record {
         self.log = settings.log;
     }
 
-    /// The name's route, whose counters of bytes up and down are given back. The connection is one of its open ones until it ends.
-    pub(super) fn route(&mut self, label: &Arc<str>) -> (IntCounter, IntCounter) {
+    /// The name's route. The connection is one of its open ones until it ends.
+    pub(super) fn route(&mut self, label: &Arc<str>) {
         let meters = self.shared.metrics.meters(&self.listening.label, label);
         meters.open.inc();
-        let counters = (meters.bytes_up.clone(), meters.bytes_down.clone());
         self.route = Some((Arc::clone(label), meters));
-        counters
+    }
+
+    /// The counters of the route's bytes up and down.
+    pub(super) fn counters(&self) -> Option<(IntCounter, IntCounter)> {
+        let (_, meters) = self.route.as_ref()?;
+        Some((meters.bytes_up.clone(), meters.bytes_down.clone()))
+    }
+
+    /// Whether it is at an endpoint that others go before, and may come back to one of those. Remembers by which name to ask.
+    pub(super) fn is_away(&mut self, route: &Route, side: Side) -> bool {
+        let second = |load: &OpenConnection| route.is_second(side, load.endpoint());
+        let away = self.held.load.as_ref().is_some_and(second) && route.failback(side).is_some();
+        let names = route.import.as_ref().map(|import| &*import.names).unwrap_or_default();
+        self.home = names.first().filter(|_| away).map(|name| name.as_str().into());
+        self.home.is_some()
     }
 
     /// Where endpoints that were tried are counted.
@@ -162,10 +183,55 @@ impl Record {
         self.held.load = Some(load);
     }
 
-    /// It goes over a link to this cluster.
-    pub(super) fn linked(&mut self, cluster: &Arc<str>) {
-        self.held.link = Some(self.shared.metrics.links.open(cluster, Direction::Out));
-        self.via = Some(Arc::clone(cluster));
+    /// It goes over a link to this cluster, or over none.
+    pub(super) fn linked(&mut self, cluster: Option<Arc<str>>) {
+        if cluster.is_some() || self.via.is_some() {
+            let open = |cluster: &Arc<str>| self.shared.metrics.links.open(cluster, Direction::Out);
+            self.held.link = cluster.as_ref().map(open);
+            self.via = cluster;
+        }
+    }
+
+    /// The listener that it came to.
+    pub(super) fn listening(&self) -> Arc<Listening> {
+        Arc::clone(&self.listening)
+    }
+
+    /// The client as the socket shows it.
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.client.peer
+    }
+
+    /// Who the client is.
+    pub(super) fn who(&self) -> &Client {
+        &self.client
+    }
+
+    /// The name that it asked for.
+    pub(super) fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+
+    /// The endpoint that it is connected to, as the log has it.
+    pub(super) fn endpoint(&self) -> String {
+        let at = self.held.load.as_ref().map(|load| load.endpoint().address);
+        match (&self.via, at) {
+            (Some(cluster), Some(at)) => format!("{cluster}, {at}"),
+            (None, Some(at)) => at.to_string(),
+            (_, None) => String::new(),
+        }
+    }
+
+    /// Whether an endpoint that the import prefers has been well for its `failback`, and for `share` of that again: so they who
+    /// went elsewhere come back one by one. Asks the table in force, whose endpoints may be others than at the connection's begin.
+    pub(super) fn is_due_back(&self, share: f64) -> bool {
+        let generation = self.shared.live.load();
+        let found = self.home.as_ref().and_then(|name| generation.table.lookup(name));
+        let Some((found, load)) = found.zip(self.held.load.as_ref()) else { return false };
+        let now = std::time::Instant::now();
+        let well = found.route.preferable(Side::Local, load.endpoint(), now);
+        let wait = found.route.failback(Side::Local);
+        wait.zip(well).is_some_and(|(wait, well)| well >= wait.mul_f64(1.0 + share))
     }
 
     /// It was refused. `spoke`: at least a byte came.
@@ -191,6 +257,7 @@ impl Record {
             End::ResetByEndpoint => Ending::ResetByEndpoint,
             End::Idle => Ending::IdleTimeout,
             End::Stopped if self.listening.is_revoked() => Ending::Revoked,
+            End::Silent => Ending::ConnectFailed,
             End::Quiet | End::Stopped => Ending::Drained,
             End::Fault => Ending::Internal,
         };
@@ -298,6 +365,14 @@ impl Finish for Record {
 
     fn is_revoked(&self) -> bool {
         self.listening.is_revoked()
+    }
+
+    fn unanswered(self: Box<Self>, carried: Carried, client: Socket, awaited: Box<Awaited>) {
+        reactor::spawn(connection::go_on(self, Leg::Plain(client), *awaited, &carried));
+    }
+
+    fn is_due_back(&self, share: f64) -> bool {
+        Self::is_due_back(self, share)
     }
 }
 

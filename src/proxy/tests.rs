@@ -14,7 +14,7 @@ use crate::model::snapshot::{
     Addresses, Allow, AllowRule, EndpointAt, EndpointSpec, Origin, RouteSpec, Routes,
 };
 use crate::routing::build::{Inputs, OwnListeners, build};
-use crate::routing::endpoint::Endpoints;
+use crate::routing::endpoint::{Endpoints, Health};
 use crate::routing::live::Live;
 use crate::routing::table::Table;
 use crate::telemetry::metrics::Metrics;
@@ -53,6 +53,11 @@ on_both_forms! {
     the_next_endpoint_gets_the_same_hello
     without_an_endpoint_the_client_learns_it_at_once
     an_endpoint_that_does_not_answer_gives_way_to_the_next
+    an_endpoint_that_closes_without_a_byte_gives_way_to_the_next
+    an_endpoint_that_is_silent_gives_way_to_the_next
+    the_last_endpoint_that_is_silent_is_told_of
+    what_is_more_than_a_hello_goes_to_nobody_else
+    what_was_answered_goes_to_nobody_else
     a_refused_client_that_never_stops_is_cut_off
     an_alert_arrives_although_the_client_goes_on_sending
     plain_text_gets_a_close
@@ -207,9 +212,13 @@ fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// An address that refuses connections.
+/// An address that refuses connections. Held for good: another test must not listen there.
 fn dead() -> SocketAddr {
-    listen().1
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&any_port().into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    std::mem::forget(socket);
+    address
 }
 
 fn read(stream: &mut TcpStream, length: usize) -> Vec<u8> {
@@ -304,6 +313,95 @@ fn an_endpoint_that_does_not_answer_gives_way_to_the_next() {
     assert_eq!(rest(&mut client).unwrap(), alert(Alert::InternalError), "no time for the next");
     gateway.expect(Ending::ConnectFailed, 1);
     drop(queued);
+}
+
+fn an_endpoint_that_closes_without_a_byte_gives_way_to_the_next() {
+    let ((first, at_first), (second, at_second)) = (listen(), listen());
+    let gateway = Gateway::with(vec![route(&[at_first, at_second])]);
+    let hello = hello(NAME, 1);
+    for resets in [false, true, false] {
+        let client = gateway.send(&hello);
+        let mut failing = accept(&first);
+        if resets {
+            // What is unread at a close is answered with a reset.
+            failing.peek(&mut [0]).unwrap();
+        } else {
+            assert_eq!(read(&mut failing, hello.len()), hello);
+        }
+        drop(failing);
+        let mut served = accept(&second);
+        assert_eq!(read(&mut served, hello.len()), hello);
+        finish(client, served);
+    }
+    gateway.expect(Ending::Completed, 3);
+    let generation = gateway.shared.live.load();
+    let route = Arc::clone(generation.table.routes().next().unwrap());
+    let health = |at: usize| route.candidates[at].endpoint.health();
+    // Unless a loaded machine took longer than the ejection.
+    let failed = route.candidates[0].endpoint.well_for(Instant::now());
+    assert!(failed.is_none_or(|well| well < PATIENCE), "{failed:?}");
+    assert_eq!(health(1), Health::Healthy);
+}
+
+/// With a limit for the first byte that is as short as the engine's clock is exact.
+fn impatient(endpoints: &[SocketAddr]) -> Gateway {
+    let limits = Limits { first_byte_timeout: Duration::from_millis(100), ..Limits::default() };
+    let gateway = Gateway::start(limits, ingress(any_port()));
+    gateway.publish(vec![route(endpoints)]);
+    gateway
+}
+
+fn an_endpoint_that_is_silent_gives_way_to_the_next() {
+    let ((first, at_first), (second, at_second)) = (listen(), listen());
+    let gateway = impatient(&[at_first, at_second]);
+    let hello = hello(NAME, 1);
+    let mut client = gateway.send(&hello);
+    let mut silent = accept(&first);
+    let mut served = accept(&second);
+    assert_eq!(rest(&mut silent).unwrap(), hello, "and then the end");
+    assert_eq!(read(&mut served, hello.len()), hello);
+    served.write_all(b"answer").unwrap();
+    assert_eq!(read(&mut client, 6), b"answer");
+    finish(client, served);
+    gateway.expect(Ending::Completed, 1);
+}
+
+fn the_last_endpoint_that_is_silent_is_told_of() {
+    let (endpoint, address) = listen();
+    let gateway = impatient(&[address]);
+    let mut client = gateway.send(&hello(NAME, 1));
+    let _silent = accept(&endpoint);
+    assert_eq!(rest(&mut client).unwrap(), alert(Alert::InternalError));
+    gateway.expect(Ending::ConnectFailed, 1);
+    until("its end", || gateway.proxy.open_connections() == 0);
+}
+
+fn what_is_more_than_a_hello_goes_to_nobody_else() {
+    let ((first, at_first), (second, at_second)) = (listen(), listen());
+    let gateway = Gateway::with(vec![route(&[at_first, at_second])]);
+    let sent = [hello(NAME, 1), b"early".to_vec()].concat();
+    let mut client = gateway.send(&sent);
+    let mut failing = accept(&first);
+    assert_eq!(read(&mut failing, sent.len()), sent);
+    drop(failing);
+    assert_eq!(rest(&mut client).unwrap(), alert(Alert::InternalError));
+    gateway.expect(Ending::ConnectFailed, 1);
+    second.set_nonblocking(true).unwrap();
+    assert_eq!(second.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+}
+
+fn what_was_answered_goes_to_nobody_else() {
+    let ((first, at_first), (second, at_second)) = (listen(), listen());
+    let gateway = Gateway::with(vec![route(&[at_first, at_second])]);
+    let mut client = gateway.send(&hello(NAME, 1));
+    let mut failing = accept(&first);
+    failing.write_all(b"a").unwrap();
+    assert_eq!(read(&mut client, 1), b"a");
+    drop(failing);
+    assert_eq!(rest(&mut client).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    gateway.expect(Ending::ResetByEndpoint, 1);
+    second.set_nonblocking(true).unwrap();
+    assert_eq!(second.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
 }
 
 fn a_refused_client_that_never_stops_is_cut_off() {

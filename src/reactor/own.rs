@@ -9,6 +9,7 @@ use rustix::net::SocketFlags;
 
 use super::set::{self, Ready, Registration, Token};
 use super::tasks;
+use super::{Form, Socket};
 
 /// A registered descriptor. The order of the fields is that of their end.
 #[derive(Debug)]
@@ -148,6 +149,12 @@ impl Watched {
     /// From now on events bring a turn with `token`. What is known so far brings none: the first turn is the caller's.
     pub fn hand_over(&self, token: Token) {
         self.0.registration.hand_over(token);
+    }
+
+    /// The socket, for tasks again. Nothing that is known of it is lost.
+    pub fn take_back(self) -> Socket {
+        self.0.registration.take_back();
+        Socket(Form::Own(self.0))
     }
 
     /// Whether the connection is broken as far as an event has told.

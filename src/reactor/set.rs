@@ -249,6 +249,11 @@ impl Registration {
         drop(tasks);
     }
 
+    /// From now on tasks are told of events again.
+    pub(super) fn take_back(&self) {
+        self.with(|slot| slot.waiting = NOBODY);
+    }
+
     fn with<R>(&self, borrow: impl FnOnce(&mut Slot) -> R) -> Option<R> {
         with(|set| set.slot(self).map(borrow)).flatten()
     }

@@ -29,6 +29,24 @@ impl<'a> Attempts<'a> {
         Self::seeded(route, side, Random::seed())
     }
 
+    /// Goes on where others have been tried before.
+    pub fn beyond(route: &'a Route, side: Side, tried: Tried) -> Self {
+        Self { tried, ..Self::new(route, side) }
+    }
+
+    /// Whether there is any that has not been tried, whatever its health.
+    pub fn has_more(&self) -> bool {
+        let mut rest = (0..).zip(&self.route.candidates).filter(|(index, candidate)| {
+            !self.tried.contains(*index) && self.route.offers(candidate, self.side)
+        });
+        rest.next().is_some()
+    }
+
+    /// What has been tried.
+    pub fn into_tried(self) -> Tried {
+        self.tried
+    }
+
     fn seeded(route: &'a Route, side: Side, seed: u64) -> Self {
         Self { route, side, tried: Tried::default(), random: Random(seed) }
     }
@@ -109,9 +127,9 @@ fn weight(candidate: &Candidate) -> u64 {
     u64::from(candidate.weight.max(1))
 }
 
-/// Which candidates have been tried. Allocates only for those after the 64th.
+/// Which candidates of a route have been tried. Allocates only for those after the 64th.
 #[derive(Debug, Default)]
-struct Tried {
+pub struct Tried {
     first: u64,
     beyond: Vec<usize>,
 }
@@ -357,6 +375,7 @@ mod tests {
             own,
             quiet_close: true,
             plaintext: false,
+            failback: Duration::ZERO,
             names: Box::default(),
             answer: Answer::Linked,
         }));

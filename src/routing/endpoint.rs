@@ -33,6 +33,9 @@ pub struct Endpoint {
     failures: AtomicU32,
     /// Milliseconds since [`CLOCK`] at which the ejection ends; in the past for one that is not ejected.
     ejected_until: AtomicU64,
+    /// Seconds since [`CLOCK`] when something last spoke against it, or when it became known. In seconds it fits into what would be
+    /// padding: there may be a million.
+    troubled: AtomicU32,
     down: AtomicBool,
 }
 
@@ -73,6 +76,7 @@ impl Endpoint {
             open: AtomicU32::new(0),
             failures: AtomicU32::new(0),
             ejected_until: AtomicU64::new(0),
+            troubled: AtomicU32::new(seconds(Instant::now())),
             down: AtomicBool::new(false),
         }
     }
@@ -91,6 +95,15 @@ impl Endpoint {
         } else {
             Health::Healthy
         }
+    }
+
+    /// For how long nothing has spoken against it, to a second; nothing while something does.
+    pub fn well_for(&self, now: Instant) -> Option<Duration> {
+        if self.health_at(now) != Health::Healthy {
+            return None;
+        }
+        let since = u64::from(self.troubled.load(Relaxed)).max(self.ejected_until().div_ceil(1000));
+        Some(Duration::from_secs(u64::from(seconds(now)).saturating_sub(since)))
     }
 
     /// When its ejection ends, or ended. Only good to compare.
@@ -114,7 +127,10 @@ impl Endpoint {
         // Read first: this runs for every connection, and a line that nobody writes stays in every core's cache.
         if self.failures.load(Relaxed) != 0 {
             self.failures.store(0, Relaxed);
-            self.ejected_until.store(0, Relaxed);
+            if self.ejected_until.swap(0, Relaxed) != 0 {
+                // Only now is it known that it is back.
+                self.troubled.fetch_max(seconds(Instant::now()), Relaxed);
+            }
         }
     }
 
@@ -130,6 +146,7 @@ impl Endpoint {
         if milliseconds(now) < self.ejected_until() {
             return;
         }
+        self.troubled.store(seconds(now), Relaxed);
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
         if let Some(times) = failures.checked_sub(FAILURES_TO_EJECT) {
             let length =
@@ -139,8 +156,17 @@ impl Endpoint {
         }
     }
 
+    /// It is not there: ejected at once, as if it had failed often enough.
+    pub fn lost(&self) {
+        self.failures.fetch_max(FAILURES_TO_EJECT - 1, Relaxed);
+        self.failed();
+    }
+
     /// The active check's verdict.
     pub fn checked(&self, up: bool) {
+        if !up {
+            self.troubled.store(seconds(Instant::now()), Relaxed);
+        }
         let was_down = self.down.swap(!up, Relaxed);
         if up && was_down {
             // The check has just connected, several times as a rule: what failed before it is history.
@@ -153,6 +179,11 @@ impl Endpoint {
 fn milliseconds(now: Instant) -> u64 {
     let since = now.saturating_duration_since(*CLOCK);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+}
+
+fn seconds(now: Instant) -> u32 {
+    let since = now.saturating_duration_since(*CLOCK);
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// A connection that counts as open at its endpoint until this is dropped.
@@ -322,6 +353,33 @@ mod tests {
         assert_eq!(endpoint.health_at(now), Health::Down);
         endpoint.checked(true);
         assert_eq!(endpoint.health_at(now), Health::Healthy);
+    }
+
+    #[test]
+    fn what_is_lost_is_ejected_at_once() {
+        let endpoint = endpoint();
+        endpoint.lost();
+        assert_eq!(endpoint.health(), Health::Ejected);
+        let after = Instant::now() + FIRST_EJECTION;
+        assert_eq!(endpoint.health_at(after), Health::Healthy);
+    }
+
+    #[test]
+    fn an_endpoint_is_well_since_the_last_that_spoke_against_it() {
+        let endpoint = endpoint();
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let well = |seconds| endpoint.well_for(at(seconds)).map(|time| time.as_secs());
+        assert!((99..=101).contains(&well(100).unwrap()));
+        endpoint.failed_at(at(100));
+        assert!((49..=51).contains(&well(150).unwrap()), "one failure ejects nobody");
+        (0..2).for_each(|_| endpoint.failed_at(at(150)));
+        assert_eq!(well(150), None, "ejected");
+        assert!((8..=9).contains(&well(160).unwrap()), "since the ejection has ended");
+        endpoint.connected();
+        assert!((9..=11).contains(&well(160).unwrap()), "since the last failure");
+        endpoint.checked(false);
+        assert_eq!(well(1000), None, "down");
     }
 
     #[test]

@@ -579,6 +579,7 @@ mod tests {
             quiet_close: true,
             egress: crate::model::egress::EgressSpec::default(),
             plaintext: false,
+            failback: std::time::Duration::ZERO,
             allow: Allow::Rules(vec![AllowRule::Caller(AppId::parse("shop/frontend").unwrap())]),
             own: true,
             gateways: vec![gateway],

@@ -287,6 +287,7 @@ mod tests {
                 quiet_close: true,
                 egress: crate::model::egress::EgressSpec::default(),
                 plaintext: false,
+                failback: std::time::Duration::ZERO,
                 gateways: (1..).zip(&CLUSTERS).map(gateway).collect(),
             }),
             endpoints: vec![own],

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::model::app::AppId;
 use crate::model::arena::Entry;
@@ -91,6 +91,8 @@ pub struct Import {
     pub names: Box<[Name]>,
     /// What they stand for.
     pub answer: Answer,
+    /// How long what is preferred must have been well until connections that went elsewhere are closed so.
+    pub failback: Duration,
 }
 
 impl Route {
@@ -122,6 +124,40 @@ impl Route {
         match (side, &self.import) {
             (Side::Local, Some(import)) => import.quiet_close,
             (Side::Local, None) | (Side::Remote, Some(_) | None) => self.quiet_close,
+        }
+    }
+
+    /// For how long a client of a side, which is at this endpoint, could have been at one that the import prefers. Nothing where
+    /// none is well, and where the order is none of preference: only an import has one.
+    pub fn preferable(
+        &self,
+        side: Side,
+        endpoint: &Arc<Endpoint>,
+        now: Instant,
+    ) -> Option<Duration> {
+        self.before(side, endpoint).filter_map(|candidate| candidate.endpoint.well_for(now)).max()
+    }
+
+    /// Whether there are endpoints for a client of a side that go before this one.
+    pub fn is_second(&self, side: Side, endpoint: &Arc<Endpoint>) -> bool {
+        self.before(side, endpoint).next().is_some()
+    }
+
+    /// The candidates for a client of a side that go before an endpoint.
+    fn before(&self, side: Side, endpoint: &Arc<Endpoint>) -> impl Iterator<Item = &Candidate> {
+        let same = |candidate: &&Candidate| Arc::ptr_eq(&candidate.endpoint, endpoint);
+        let here = self.candidates.iter().find(same).map(|candidate| candidate.priority);
+        self.candidates.iter().filter(move |candidate| {
+            here.is_some_and(|here| candidate.priority < here) && self.offers(candidate, side)
+        })
+    }
+
+    /// How long what is preferred must have been well until a connection of a side that went elsewhere may be closed; nothing where
+    /// it may not be.
+    pub fn failback(&self, side: Side) -> Option<Duration> {
+        match (side, &self.import) {
+            (Side::Local, Some(import)) => import.quiet_close.then_some(import.failback),
+            (Side::Local, None) | (Side::Remote, Some(_) | None) => None,
         }
     }
 

@@ -245,7 +245,7 @@ fn the_idle_limit_may_change() {
     });
     let routes = |limit: &str| {
         format!(
-            "limits: {{ idleTimeout: {limit} }}\nroutes: [{{ name: one.example, endpoints: [\"{}\"] }}, {{ name: mute.example, endpoints: [\"{}\"] }}]\n",
+            "limits: {{ idleTimeout: {limit}, firstByteTimeout: 0 }}\nroutes: [{{ name: one.example, endpoints: [\"{}\"] }}, {{ name: mute.example, endpoints: [\"{}\"] }}]\n",
             app.address, mute.address
         )
     };

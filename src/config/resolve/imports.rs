@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -11,6 +12,7 @@ use crate::config::problem::Wrong;
 use crate::config::routes_file::wrong_name;
 use crate::config::spot::{Spot, TextOr};
 use crate::config::tree::NodeId;
+use crate::config::units;
 use crate::model::app::AppId;
 use crate::model::name::{Name, NamePattern};
 use crate::model::snapshot::{
@@ -23,6 +25,9 @@ use super::egress::Wishes;
 use super::namespaces::namespace;
 use super::routes::quiet_close;
 use super::{Resolver, items};
+
+/// Long enough that a gateway or a sidecar which restarts has done so, and its pods' first moments are over.
+pub(super) const FAILBACK: Duration = Duration::from_secs(30);
 
 /// What the resolving of imports looks things up in.
 pub(super) struct Known<'a> {
@@ -48,6 +53,7 @@ struct Import {
     quiet_close: bool,
     wishes: Wishes,
     answer: Answer,
+    failback: Duration,
 }
 
 impl Resolver<'_> {
@@ -94,7 +100,8 @@ impl Resolver<'_> {
             let Some((allow, places)) = resolved else { continue };
             let quiet_close = quiet_close(&import.quiet_close);
             let answer = self.answer(&import.answer, &allow);
-            let import = Import { id, node, places, allow, quiet_close, wishes, answer };
+            let failback = self.parse(&import.failback, units::duration).unwrap_or(FAILBACK);
+            let import = Import { id, node, places, allow, quiet_close, wishes, answer, failback };
             match exported {
                 Some(route) => self.join(import, route),
                 None => routes.extend(self.imported(import, own, names)),
@@ -263,11 +270,11 @@ impl Resolver<'_> {
     /// Puts the priorities of the route's own endpoints and of gateways into one order: that of the import's clusters, and within
     /// this one that of the app.
     fn import_spec(&mut self, import: Import, route: &mut RouteSpec) -> Option<ImportSpec> {
-        let Import { node, places, allow, quiet_close, wishes, answer, .. } = import;
+        let Import { node, places, allow, quiet_close, wishes, answer, failback, .. } = import;
         let Wishes { egress, plaintext } = wishes;
         let (own, gateways) = (false, vec![]);
         let mut import =
-            ImportSpec { allow, own, gateways, quiet_close, egress, plaintext, answer };
+            ImportSpec { allow, own, gateways, quiet_close, failback, egress, plaintext, answer };
         let mut next = 0;
         for place in places {
             match place {

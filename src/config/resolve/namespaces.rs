@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::config::file::{self, List};
 use crate::config::problem::Wrong;
 use crate::config::tree::NodeId;
+use crate::config::units;
 use crate::model::app::AppId;
 use crate::model::egress::EgressSpec;
 use crate::model::offer::Wanted;
@@ -14,7 +15,7 @@ use crate::model::snapshot::{
 };
 
 use super::apps::app_id;
-use super::imports::{Known, Place};
+use super::imports::{FAILBACK, Known, Place};
 use super::routes::quiet_close;
 use super::{Resolver, items};
 
@@ -52,6 +53,7 @@ impl Resolver<'_> {
             let Some((allow, places)) = self.import(import, spot.node, known) else { continue };
             let gateways = self.gateways_alone(places, app.node);
             let quiet_close = quiet_close(&import.quiet_close);
+            let failback = self.parse(&import.failback, units::duration).unwrap_or(FAILBACK);
             let answer = self.answer(&import.answer, &allow);
             // A pin would be one address for all of them.
             let import = ImportSpec {
@@ -59,6 +61,7 @@ impl Resolver<'_> {
                 own: false,
                 gateways,
                 quiet_close,
+                failback,
                 egress: EgressSpec::default(),
                 plaintext: false,
                 answer,

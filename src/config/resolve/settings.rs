@@ -42,6 +42,7 @@ impl Resolver<'_> {
         let mut any = |setting: &Setting<String>, default| {
             self.parse(setting, units::duration).unwrap_or(default)
         };
+        let first_byte_timeout = any(&limits.first_byte_timeout, default.first_byte_timeout);
         let drain_delay = any(&limits.drain_delay, default.drain_delay);
         let drain_timeout = any(&limits.drain_timeout, default.drain_timeout);
         let mut number = |setting: &Setting<String>, default| {
@@ -61,6 +62,7 @@ impl Resolver<'_> {
                 .unwrap_or(default.hello_bytes),
             connect_timeout,
             connect_total,
+            first_byte_timeout,
             idle_timeout: self.parse(&limits.idle_timeout, idle).unwrap_or(default.idle_timeout),
             drain_delay,
             drain_timeout,

@@ -144,6 +144,7 @@ mod tests {
             own: false,
             gateways: (0..).zip(clusters).map(gateway).collect(),
             quiet_close: true,
+            failback: std::time::Duration::from_secs(30),
             egress: crate::model::egress::EgressSpec::default(),
             plaintext: false,
             answer: crate::model::snapshot::Answer::Linked,

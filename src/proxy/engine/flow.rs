@@ -8,9 +8,9 @@ use rustix::net::Shutdown;
 
 use crate::reactor::{Turn, Watched};
 
+use super::super::awaited::Awaited;
 use super::super::buffer;
-use super::super::dial::Dial;
-use super::super::relay::Broken;
+use super::super::relay::{Broken, End};
 use super::pipes::{Pipe, Pipes};
 
 /// Steps of one direction before others on this thread get their turn: up to 1 MiB when copying, 2 MiB through a pipe.
@@ -31,9 +31,9 @@ pub(super) struct Flow {
     pub(super) ended: bool,
     /// The FIN has been passed on.
     pub(super) carried: bool,
-    /// Let go with the first byte or the FIN, before anything of it is passed on: whoever has seen the answer may send the same
+    /// Let go with the first byte, before anything of it is passed on: whoever has seen the answer may send the same
     /// hello again.
-    until_answer: Option<Box<Dial>>,
+    until_answer: Option<Box<Awaited>>,
 }
 
 /// What was read and not taken yet.
@@ -61,8 +61,8 @@ impl Flow {
     }
 
     /// From the endpoint, which has not answered yet.
-    pub(super) fn down(counter: IntCounter, dial: Dial) -> Self {
-        Self { until_answer: Some(Box::new(dial)), ..Self::empty(counter) }
+    pub(super) fn down(counter: IntCounter, awaited: Box<Awaited>) -> Self {
+        Self { until_answer: Some(awaited), ..Self::empty(counter) }
     }
 
     fn empty(counter: IntCounter) -> Self {
@@ -75,6 +75,15 @@ impl Flow {
             carried: false,
             until_answer: None,
         }
+    }
+
+    /// What is held until the first byte.
+    pub(super) fn awaited(&self) -> Option<&Awaited> {
+        self.until_answer.as_deref()
+    }
+
+    pub(super) fn take_awaited(&mut self) -> Option<Box<Awaited>> {
+        self.until_answer.take()
     }
 
     /// Whether the next byte of its source, or its breaking, would go unnoticed.
@@ -134,7 +143,11 @@ impl Flow {
 
     /// Bytes came, or with 0 of them the FIN.
     fn count(&mut self, bytes: usize) {
-        self.until_answer = None;
+        if bytes > 0
+            && let Some(awaited) = self.until_answer.take()
+        {
+            awaited.answered();
+        }
         let bytes = bytes as u64;
         self.bytes += bytes;
         self.counter.inc_by(bytes);
@@ -205,6 +218,14 @@ impl Flow {
 
     fn carry(&mut self, to: &Watched, last: bool) -> Result<Step, Broken> {
         if !last {
+            if let Some(awaited) =
+                self.until_answer.take_if(|awaited| !awaited.decides(End::ResetByEndpoint))
+            {
+                awaited.failed();
+            }
+            if self.until_answer.is_some() {
+                return Err(Broken::From);
+            }
             rustix::net::shutdown(to, Shutdown::Write).map_err(|_| Broken::To)?;
         }
         self.carried = true;

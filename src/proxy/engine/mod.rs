@@ -12,10 +12,10 @@ use prometheus::IntCounter;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::reactor::{Token, Turn, Watched};
+use crate::reactor::{Socket, Token, Turn, Watched};
 use crate::socket;
 
-use super::dial::Dial;
+use super::awaited::Awaited;
 use super::relay::{Broken, End};
 
 mod flow;
@@ -55,6 +55,13 @@ pub(super) struct Carried {
 pub(super) trait Finish {
     fn finish(self: Box<Self>, carried: Carried);
 
+    /// The endpoint has not answered, and the client, who has heard nothing of it, is given back.
+    fn unanswered(self: Box<Self>, carried: Carried, client: Socket, awaited: Box<Awaited>);
+
+    /// Whether what the connection should rather be at has been well for so long that it may go there: all with a share of 0 may
+    /// before one with a share of 1.
+    fn is_due_back(&self, share: f64) -> bool;
+
     /// Whether the pair is to end now.
     fn is_revoked(&self) -> bool {
         false
@@ -74,8 +81,10 @@ pub(super) struct Connection {
     pub(super) idle: Duration,
     /// Whether it may be closed between two calls.
     pub(super) may_leave: bool,
+    /// It is not where it should rather be.
+    pub(super) away: bool,
     /// Let go with the endpoint's first byte.
-    pub(super) dial: Dial,
+    pub(super) awaited: Box<Awaited>,
     pub(super) finish: Box<dyn Finish>,
 }
 
@@ -143,18 +152,13 @@ pub(super) async fn attend(stop: CancellationToken, wanted: impl Fn() -> Wanted)
 fn advance(elapsed: Duration, wanted: Wanted) {
     let clock = |unit: Duration| u32::try_from(elapsed.as_millis() / unit.as_millis());
     let [now, look] = [TICK, quiet::LOOK].map(|unit| clock(unit).unwrap_or(u32::MAX));
-    let (idle, over) = ENGINE.with_borrow_mut(|engine| engine.advance(now, look));
-    for token in idle {
-        end(token, End::Idle);
-    }
-    for token in over {
-        end(token, End::Quiet);
+    for (over, tokens) in ENGINE.with_borrow_mut(|engine| engine.advance(now, look)) {
+        for token in tokens {
+            end(token, over);
+        }
     }
     for token in ENGINE.with_borrow_mut(|engine| engine.revoked(wanted.revocations)) {
         end(token, End::Stopped);
-    }
-    if !wanted.any() {
-        return;
     }
     for token in ENGINE.with_borrow_mut(|engine| engine.due(wanted, look)) {
         if let Err(over) = ENGINE.with_borrow_mut(|engine| engine.leave(token, look)) {
@@ -203,6 +207,7 @@ struct Pair {
     /// When it began, in seconds.
     born: u32,
     may_leave: bool,
+    away: bool,
     quiet: Watch,
     finish: Box<dyn Finish>,
 }
@@ -228,8 +233,9 @@ impl Engine {
         pair.map_or(Ok(Turn::Done), |pair| pair.turn(self.now, &mut self.pipes))
     }
 
-    /// Notes the time, and closes pipes that rest; the pairs that were idle too long, and those that have been leaving for long enough.
-    fn advance(&mut self, now: u32, look: u32) -> (Vec<Token>, Vec<Token>) {
+    /// Notes the time, and closes pipes that rest; the pairs that were idle too long, whose endpoint has not answered for too long, and
+    /// that have been leaving for long enough.
+    fn advance(&mut self, now: u32, look: u32) -> [(End, Vec<Token>); 3] {
         let last = self.now;
         (self.now, self.look) = (now, look);
         self.pipes.rest();
@@ -242,7 +248,9 @@ impl Engine {
             }
         }
         let idle = self.tokens(|pair| now.saturating_sub(pair.moved) > pair.idle);
-        (idle, self.tokens(|pair| pair.quiet.is_over(look)))
+        let silent = self.tokens(|pair| pair.is_silent(now));
+        let over = self.tokens(|pair| pair.quiet.is_over(look));
+        [(End::Idle, idle), (End::Silent, silent), (End::Quiet, over)]
     }
 
     /// The pairs that are to end at once; looked for only when there may be some.
@@ -271,20 +279,21 @@ impl Engine {
 impl Pair {
     fn new(connection: Connection, now: u32, look: u32) -> Self {
         let Connection { client, endpoint, preface, header, counters, .. } = connection;
-        let Connection { idle, may_leave, dial, finish, .. } = connection;
+        let Connection { idle, may_leave, away, awaited, finish, .. } = connection;
         let (up, down) = counters;
         let counted = preface.len().saturating_sub(header);
         Self {
             client,
             endpoint,
             up: Flow::up(up, preface, counted),
-            down: Flow::down(down, dial),
+            down: Flow::down(down, awaited),
             moved: now,
             // Rounded up: the limit is never cut short.
             idle: u32::try_from(idle.as_millis().div_ceil(1000)).unwrap_or(u32::MAX),
             probed: Some(now.saturating_add(PROBED_AFTER)),
             born: now,
             may_leave,
+            away,
             quiet: Watch::new(look),
             finish,
         }
@@ -317,6 +326,13 @@ impl Pair {
         }
     }
 
+    /// Whether the endpoint should have answered by now.
+    fn is_silent(&self, now: u32) -> bool {
+        let patience = self.down.awaited().and_then(Awaited::patience);
+        // Neither number of seconds is more exact than that: the limit is never cut short.
+        patience.is_some_and(|most| u64::from(now.saturating_sub(self.born)) > most.as_secs() + 1)
+    }
+
     fn probe(&mut self, now: u32) {
         if self.probed.take_if(|due| *due <= now).is_some() {
             // Fails only on a socket that is broken already.
@@ -326,14 +342,25 @@ impl Pair {
 
     /// Closes both sides and tells. A broken side breaks the other; every other end closes as usual.
     fn finish(self, end: End) {
-        let Self { client, endpoint, up, down, finish, .. } = self;
+        let Self { client, endpoint, up, mut down, finish, .. } = self;
+        let carried = Carried { end, up: up.bytes, down: down.bytes };
+        let awaited = down.take_awaited().filter(|_| !up.ended);
+        if let Some(awaited) = awaited.filter(|awaited| awaited.is_failure(end)) {
+            awaited.failed();
+            if awaited.decides(end) {
+                drop(endpoint);
+                return finish.unanswered(carried, client.take_back(), awaited);
+            }
+        }
         // Fails only on a socket that is broken already.
         let _ = match end {
             End::ResetByClient => socket::reset_on_close(&endpoint),
             End::ResetByEndpoint => socket::reset_on_close(&client),
-            End::Finished | End::Idle | End::Quiet | End::Stopped | End::Fault => Ok(()),
+            End::Finished | End::Idle | End::Silent | End::Quiet | End::Stopped | End::Fault => {
+                Ok(())
+            }
         };
         drop((client, endpoint));
-        finish.finish(Carried { end, up: up.bytes, down: down.bytes });
+        finish.finish(carried);
     }
 }

@@ -1,7 +1,7 @@
 //! Quiet close: ends connections between two calls, seen from their byte counters alone.
 //!
 //! A sidecar never ends its connections by itself, and one that is cut during a call has the call repeated, also one that must
-//! not run twice. So who wants a connection elsewhere (a drain, `limits.maxAge`) waits until it carries nothing but pings, and
+//! not run twice. So who wants a connection elsewhere (a drain, `limits.maxAge`, an import's `failback`) waits until it carries nothing but pings, and
 //! closes it then: the caller makes a new one for its next call.
 //!
 //! **Order.** The kernel is asked last whether anything has come that no event has told of yet; then the connection is not quiet
@@ -140,11 +140,11 @@ impl Watch {
 impl Engine {
     /// The pairs that are to be closed at this look.
     pub(super) fn due(&mut self, wanted: Wanted, look: u32) -> Vec<Token> {
-        let mut due = Vec::new();
+        let mut due = self.due_back(look);
         if let Some(by) = wanted.drained_by {
             let left =
                 by.saturating_duration_since(Instant::now()).saturating_sub(LOOK * LAST_LOOKS);
-            due = self.choose(look, rounds(left), |_, _| true);
+            due.extend(self.choose(look, rounds(left), |_, _| true));
         }
         if !wanted.max_age.is_zero() {
             let limit = wanted.max_age.as_secs_f64();
@@ -153,6 +153,20 @@ impl Engine {
                 f64::from(now.saturating_sub(pair.born)) > limit * aged(share(token))
             };
             due.extend(self.choose(look, rounds(wanted.max_age.mul_f64(AGE_SPREAD)), is_old));
+        }
+        due
+    }
+
+    /// The quiet ones that may go back to where they should rather be.
+    fn due_back(&mut self, look: u32) -> Vec<Token> {
+        let mut due = Vec::new();
+        for (token, pair) in (0..).zip(&mut self.pairs) {
+            let Some(pair) = pair.as_mut().filter(|pair| pair.away) else { continue };
+            pair.quiet.note(pair.up.bytes, pair.down.bytes, look);
+            let quiet = pair.quiet.is_quiet(look) && !pair.up.holds() && !pair.down.holds();
+            if quiet && pair.finish.is_due_back(share(token)) {
+                due.push(token);
+            }
         }
         due
     }

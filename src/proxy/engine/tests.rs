@@ -19,6 +19,14 @@ impl<F: FnOnce(Carried)> Finish for F {
     fn finish(self: Box<Self>, carried: Carried) {
         self(carried);
     }
+
+    fn unanswered(self: Box<Self>, carried: Carried, _client: Socket, _awaited: Box<Awaited>) {
+        self(carried);
+    }
+
+    fn is_due_back(&self, _share: f64) -> bool {
+        true
+    }
 }
 
 /// Long enough for any machine; never waited for when all is well.
@@ -65,7 +73,11 @@ async fn carriage(preface: &[u8], header: usize, idle: Duration) -> Carriage {
         counters: counters.clone(),
         idle,
         may_leave: true,
-        dial: Dialling::default().enter([0; 32]).unwrap(),
+        away: false,
+        awaited: Box::new(Awaited {
+            dial: Dialling::default().enter([0; 32]).unwrap(),
+            onward: None,
+        }),
         finish: Box::new(move |carried| *tell.lock().unwrap() = Some(carried)),
     };
     carry(connection, &CancellationToken::new()).await;
@@ -438,7 +450,7 @@ fn the_endpoint_is_probed_once_the_connection_is_no_short_one() {
         let _carriage = carriage(b"", 0, HOUR).await;
         let probed = |now| {
             ENGINE.with_borrow_mut(|engine| {
-                assert!(engine.advance(now, 4 * now).0.is_empty());
+                assert!(engine.advance(now, 4 * now)[0].1.is_empty());
                 let pair = engine.pairs[0].as_ref().unwrap();
                 socket2::SockRef::from(&pair.endpoint).keepalive().unwrap()
             })
@@ -470,7 +482,7 @@ fn a_hello_may_come_again_once_its_answer_has() {
         let dialling = Dialling::default();
         let dial = dialling.enter([7; 32]).unwrap();
         let counter = IntCounter::new("bytes", "bytes").unwrap();
-        let mut down = Flow::down(counter, dial);
+        let mut down = Flow::down(counter, Box::new(Awaited { dial, onward: None }));
         let ((near, client), (from, mut endpoint)) = (pair().await, pair().await);
         let (near, from) = Socket::watched(near, from).unwrap();
         drop(client);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustls::AlertDescription;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use crate::cluster::Current;
 use crate::cluster::link::{LinkError, LinkStream};
@@ -18,7 +18,7 @@ use crate::routing::table::Via;
 use crate::telemetry::links::Direction;
 use crate::telemetry::metrics::Metrics;
 
-use super::super::dial::{self, Failed, Shown};
+use super::super::dial::{self, Failed, Patience, Shown};
 use super::super::hello;
 use super::super::id::ConnectionId;
 use super::super::incoming::Incoming;
@@ -43,28 +43,34 @@ pub(in crate::proxy) struct Caller<'a> {
 }
 
 /// Opens a link and asks for the app: accepted, it leads to the app's endpoint, which has got what the client has sent so far.
-/// `alone`: nothing else was tried, so that a link that does not come about in time is to be blamed for it.
+/// `others`: there are more candidates, which are to have their turn if the far side does not find the app within the time of one
+/// connect.
 pub(in crate::proxy) async fn reach(
     caller: Caller<'_>,
     via: &Via,
     address: SocketAddr,
-    deadline: Instant,
-    alone: bool,
+    patience: Patience,
+    others: bool,
 ) -> Result<Leg, Failed> {
-    let patience = deadline.min(Instant::now() + LINK_TIME);
-    let opened = timeout_at(patience, open(caller, via, address)).await;
-    let Ok(opened) = opened else {
-        let shown = if alone || patience < deadline { Shown::Failure } else { Shown::Nothing };
-        return Err(failed(via, address, "no link in time", shown));
+    let until = patience.at_most(LINK_TIME);
+    let Ok(opened) = timeout_at(until, open(caller, via, address)).await else {
+        let failed = failed(via, address, "no link in time", patience.shown(until));
+        return Err(failed.without_link());
     };
-    let mut stream = opened?;
+    let mut stream = opened.map_err(Failed::without_link)?;
     let first = first(caller)?;
-    match timeout_at(deadline, stream.ask(&first)).await {
+    // Of plain bytes none has been sent.
+    let received = caller.incoming.received();
+    let again = caller.incoming.is_plain() || hello::is_hello_alone(received);
+    let elsewhere = others && again;
+    let until = if elsewhere { patience.at_most(patience.each) } else { patience.deadline };
+    match timeout_at(until, stream.ask(&first)).await {
         Ok(Ok(())) => Ok(Leg::Link(stream)),
-        Ok(Err(error)) => Err(unanswered(caller, via, address, &error)),
+        Ok(Err(error)) => Err(unanswered(caller, via, address, &error, again)),
         Err(_elapsed) => {
-            let failed = failed(via, address, "no reply in time", Shown::Failure);
-            Err(Failed { last: true, ..failed })
+            // The far gateway has linked, so it lives: it waits for the app.
+            let failed = failed(via, address, "no reply in time", Shown::Nothing);
+            Err(Failed { last: !elsewhere, ..failed })
         }
     }
 }
@@ -100,9 +106,13 @@ fn first(caller: Caller<'_>) -> Result<Vec<u8>, Failed> {
 
 /// No reply, or a refusal. What the client has sent may go elsewhere if nothing of it has reached an endpoint, or if that is a
 /// hello and no more: a handshake that begins twice is what TLS allows for, and early data is what must not run twice.
-fn unanswered(caller: Caller<'_>, via: &Via, address: SocketAddr, error: &LinkError) -> Failed {
-    let sent_none = caller.incoming.is_plain();
-    let again = || sent_none || hello::is_hello_alone(caller.incoming.received());
+fn unanswered(
+    caller: Caller<'_>,
+    via: &Via,
+    address: SocketAddr,
+    error: &LinkError,
+    again: bool,
+) -> Failed {
     match error {
         LinkError::Refused(refusal) => by_far(via, refusal),
         LinkError::Alert(_) => not_linked(caller.metrics, via, address, error),
@@ -115,7 +125,7 @@ fn unanswered(caller: Caller<'_>, via: &Via, address: SocketAddr, error: &LinkEr
         | LinkError::Reply(_)
         | LinkError::Broken(_) => {
             let failed = not_linked(caller.metrics, via, address, error);
-            Failed { last: !again(), ..failed }
+            Failed { last: !again, ..failed }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::task::Context;
+use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
@@ -21,7 +22,12 @@ pub(crate) struct Leaving<'a> {
     pub(crate) wanted: &'a (dyn Fn() -> Wanted + Sync),
     /// Cancelled when all connections are.
     pub(crate) drain: &'a CancellationToken,
+    /// Asks with its share whether it is due elsewhere; `None` for one that is where it should be.
+    pub(crate) back: Option<&'a (dyn Fn(f64) -> bool + Sync)>,
 }
+
+/// How often one that should rather be elsewhere is looked at, as the engine does with its pairs.
+const BACK: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// Relays of this core that may be closed when they are quiet.
@@ -115,15 +121,18 @@ impl<'a> Leave<'a> {
 
     /// Whether it is quiet and its turn has come.
     fn poll(&mut self, context: &mut Context<'_>, counters: (u64, u64)) -> bool {
-        let Some(due) = self.due else { return false };
-        let mut timer = self.timer.take().unwrap_or_else(|| Box::pin(sleep_until(due)));
+        let first = self.due.or_else(|| self.leaving.back.map(|_| Instant::now() + BACK));
+        let Some(first) = first else { return false };
+        let mut timer = self.timer.take().unwrap_or_else(|| Box::pin(sleep_until(first)));
         let mut quiet = false;
         while timer.as_mut().poll(context).is_ready() {
             let now = Instant::now();
             self.look = self.look_at(now);
             self.watch.note(counters.0, counters.1, self.look);
-            quiet = self.watch.is_quiet(self.look);
-            timer.as_mut().reset(now + LOOK);
+            let due = self.due.is_some_and(|due| due <= now);
+            quiet = self.watch.is_quiet(self.look)
+                && (due || self.leaving.back.is_some_and(|back| back(self.share)));
+            timer.as_mut().reset(now + if self.due.is_some() { LOOK } else { BACK });
         }
         self.timer = Some(timer);
         quiet

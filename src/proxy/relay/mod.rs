@@ -79,6 +79,8 @@ pub(crate) enum End {
     ResetByEndpoint,
     /// No byte in either direction for the idle limit.
     Idle,
+    /// No first byte of the endpoint's in time.
+    Silent,
     /// Closed by us between two calls.
     Quiet,
     /// The stop signal.
@@ -148,7 +150,12 @@ impl<'a, C: Stream, E: Stream> Relay<'a, C, E> {
         self.up.count(octets);
     }
 
-    /// Relays until the endpoint has sent its first byte or its FIN; an end before that is returned.
+    /// The endpoint's FIN, if nothing comes before it, is to break the connection instead of being passed on.
+    pub(crate) fn must_answer(&mut self) {
+        self.down.first = First::Byte;
+    }
+
+    /// Relays until the endpoint has sent its first byte or its FIN; an end before that is returned, and not closed with.
     pub(crate) async fn until_answer(&mut self) -> Option<End> {
         match self.run(true).await {
             Step::Answered => None,
@@ -161,7 +168,10 @@ impl<'a, C: Stream, E: Stream> Relay<'a, C, E> {
     pub(crate) async fn until_end(&mut self) -> End {
         loop {
             match self.run(false).await {
-                Step::Ended(end) => return end,
+                Step::Ended(end) => {
+                    self.close(end);
+                    return end;
+                }
                 Step::Quiet => return self.part().await,
                 // Never: `run` was not asked to stop there. The loop says it without a panic.
                 Step::Answered => {}
@@ -184,7 +194,7 @@ impl<'a, C: Stream, E: Stream> Relay<'a, C, E> {
         let mut timer = pin!(sleep_until(self.moved + self.idle));
         let drain = self.leave.as_ref().map(Leave::drain);
         let mut drain = pin!(drain.unwrap_or(self.stop).cancelled());
-        let step = poll_fn(|context| {
+        poll_fn(|context| {
             if let Poll::Ready(end) = self.poll_copy(context) {
                 return Poll::Ready(Step::Ended(end));
             }
@@ -199,11 +209,7 @@ impl<'a, C: Stream, E: Stream> Relay<'a, C, E> {
             }
             self.poll_timer(timer.as_mut(), context).map(Step::Ended)
         })
-        .await;
-        if let Step::Ended(end) = step {
-            self.close(end);
-        }
-        step
+        .await
     }
 
     /// Moves what can be moved in both directions.
@@ -254,12 +260,17 @@ impl<'a, C: Stream, E: Stream> Relay<'a, C, E> {
         Poll::Pending
     }
 
+    /// Whether the client has sent its FIN.
+    pub(crate) fn is_client_done(&self) -> bool {
+        self.up.ended
+    }
+
     /// A broken side breaks the other; every other end closes as usual.
-    fn close(&self, end: End) {
+    pub(crate) fn close(&self, end: End) {
         match end {
             End::ResetByClient => self.endpoint.reset_on_close(),
             End::ResetByEndpoint => self.client.reset_on_close(),
-            End::Finished | End::Idle | End::Quiet | End::Stopped | End::Fault => {}
+            End::Finished | End::Idle | End::Silent | End::Quiet | End::Stopped | End::Fault => {}
         }
     }
 }
@@ -284,12 +295,23 @@ struct Direction {
     ended: bool,
     /// The FIN has been passed on.
     carried: bool,
+    first: First,
+}
+
+/// What may come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// A byte, or the FIN.
+    Any,
+    /// A byte: a FIN breaks it.
+    Byte,
 }
 
 impl Direction {
     fn new(counter: IntCounter) -> Self {
         let kept = Bytes::new();
-        Self { counter, bytes: 0, kept, unflushed: false, ended: false, carried: false }
+        let (ended, carried, first) = (false, false, First::Any);
+        Self { counter, bytes: 0, kept, unflushed: false, ended, carried, first }
     }
 
     fn count(&mut self, bytes: usize) {
@@ -344,6 +366,9 @@ impl Direction {
             came.map_err(|_| Broken::From)?;
             let mut rest = read.filled();
             self.ended = rest.is_empty();
+            if self.ended && self.first == First::Byte && self.bytes == 0 {
+                return Poll::Ready(Err(Broken::From));
+            }
             self.count(rest.len());
             while !rest.is_empty() {
                 match write_some(context, to, rest)? {

@@ -242,7 +242,7 @@ async fn in_a_drain_it_ends_between_two_calls_and_passes_nothing_on_any_more() {
     let (stop, drain) = (CancellationToken::new(), CancellationToken::new());
     let by = (Instant::now() + HOUR).into_std();
     let wanted = || Wanted { drained_by: drain.is_cancelled().then_some(by), ..Wanted::default() };
-    let leaving = Some(Leaving { wanted: &wanted, drain: &drain });
+    let leaving = Some(Leaving { wanted: &wanted, drain: &drain, back: None });
     let terms = Terms { leaving, ..terms(HOUR, &stop) };
     let mut relay = Relay::new(&mut near_client, &mut near_endpoint, Bytes::new(), 0, terms);
     let far = async {

@@ -180,10 +180,10 @@ fn exact_names(spec: &RouteSpec) -> impl Iterator<Item = &Name> {
 }
 
 fn compiled(spec: &RouteSpec, import: &ImportSpec) -> Import {
-    let &ImportSpec { own, quiet_close, plaintext, answer, .. } = import;
+    let &ImportSpec { own, quiet_close, failback, plaintext, answer, .. } = import;
     let names = exact_names(spec).cloned().collect();
     let callers = Policy::compile(&import.allow);
-    Import { callers, own, quiet_close, plaintext, names, answer }
+    Import { callers, own, quiet_close, plaintext, names, answer, failback }
 }
 
 #[cfg(test)]

@@ -291,6 +291,7 @@ fn gateways_are_resolved_and_kept_apart_from_endpoints() {
         quiet_close: true,
         egress: crate::model::egress::EgressSpec::default(),
         plaintext: false,
+        failback: std::time::Duration::ZERO,
         gateways: vec![
             gateway("east", "gw.east:8443", 1),
             gateway("east", "203.0.113.1:8443", 1),
