@@ -5,14 +5,14 @@
 
 mod debounce;
 mod egress;
+mod handle;
 mod imports;
 mod snapshots;
 
 use std::collections::{BTreeSet, HashSet};
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,16 +22,19 @@ use crate::background::{self, Urgency};
 use crate::model::name::Name;
 use crate::model::offer::Offered;
 use crate::model::snapshot::{Addresses, Routes};
-use crate::routing::build::{BuildError, Inputs, OwnListeners, build, rebuild};
+use crate::routing::build::{BuildError, Inputs, build, rebuild};
 use crate::routing::endpoint::Endpoints;
 use crate::routing::live::{Generation, Live};
 use crate::routing::table::Table;
 
 use self::debounce::Debounce;
 use self::egress::{Egress, Settling};
+use self::handle::{Command, Wanted};
 use self::snapshots::Snapshots;
 use super::memory::Sources;
 use super::{Said, SourceStatus, Update, hosts};
+
+pub use self::handle::Handle;
 
 /// Updates and commands on their way. A source that finds the queue full waits, and may then say something newer.
 const QUEUE: usize = 16;
@@ -58,14 +61,6 @@ pub type Published<S> = dyn Fn(&Arc<Generation<S>>) + Send + Sync;
 type Build = dyn Fn(&Inputs<'_>, Option<&Table>, &mut Endpoints) -> Result<Table, Vec<BuildError>>
     + Send
     + Sync;
-
-/// The way to the owner, for sources, configuration and status.
-pub struct Handle<S> {
-    commands: mpsc::Sender<Command<S>>,
-    updates: mpsc::Sender<Update>,
-    statuses: watch::Sender<Sources>,
-    hosts: watch::Receiver<Arc<HashSet<Name>>>,
-}
 
 /// Starts the owner; it ends with `stop`. `published` is told of every generation, after it came into force.
 pub fn start<S: Send + Sync + 'static>(
@@ -112,104 +107,6 @@ fn start_with<S: Send + Sync + 'static>(
     };
     tokio::spawn(owner.run(to_do, news, stop));
     Handle { commands, updates, statuses, hosts: names }
-}
-
-impl<S> Handle<S> {
-    /// Builds a table at once, with the addresses known so far, and puts it in force: the number of its generation. Says the same
-    /// number again when nothing differs. An error leaves everything as it was.
-    pub async fn configure(
-        &self,
-        routes: Arc<Routes>,
-        settings: Arc<S>,
-        own: OwnListeners,
-    ) -> Result<u64, ConfigureError> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Configure(Wanted { routes, settings, own }, reply);
-        self.commands.send(command).await.map_err(|_| ConfigureError::Stopping)?;
-        answer.await.map_err(|_| ConfigureError::Stopping)?
-    }
-
-    /// Brings into force what sources have sent by now, without waiting for more.
-    pub async fn refresh(&self) {
-        let (reply, done) = oneshot::channel();
-        if self.commands.send(Command::Refresh(reply)).await.is_ok() {
-            // An error: the gateway is stopping.
-            let _ = done.await;
-        }
-    }
-
-    /// Where sources send what they know.
-    pub fn updates(&self) -> mpsc::Sender<Update> {
-        self.updates.clone()
-    }
-
-    /// The DNS names that the configuration in force leads to, for the source that resolves them.
-    pub fn hosts(&self) -> watch::Receiver<Arc<HashSet<Name>>> {
-        self.hosts.clone()
-    }
-
-    /// Announces a source, which [`settled`](Self::settled) waits for from now on.
-    pub fn expect(&self, source: &str) {
-        let name: Arc<str> = source.into();
-        self.statuses.send_modify(|statuses| {
-            statuses.entry(name).or_insert_with_key(|name| SourceStatus::silent(Arc::clone(name)));
-        });
-    }
-
-    /// How every source is doing, by name.
-    pub fn sources(&self) -> Vec<SourceStatus> {
-        self.statuses.borrow().values().cloned().collect()
-    }
-
-    /// The same, as it changes.
-    pub fn watch_sources(&self) -> watch::Receiver<Sources> {
-        self.statuses.subscribe()
-    }
-
-    /// Waits until every announced source has spoken and what it said is in force. An outage is an answer too.
-    pub async fn settled(&self) {
-        let mut statuses = self.statuses.subscribe();
-        // Never fails: this handle holds a sender.
-        let _ = statuses.wait_for(|all| all.values().all(|status| status.spoken)).await;
-    }
-}
-
-impl<S> Clone for Handle<S> {
-    fn clone(&self) -> Self {
-        Self {
-            commands: self.commands.clone(),
-            updates: self.updates.clone(),
-            statuses: self.statuses.clone(),
-            hosts: self.hosts.clone(),
-        }
-    }
-}
-
-impl<S> fmt::Debug for Handle<S> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Handle").field("sources", &self.sources()).finish_non_exhaustive()
-    }
-}
-
-enum Command<S> {
-    Configure(Wanted<S>, oneshot::Sender<Result<u64, ConfigureError>>),
-    Refresh(oneshot::Sender<()>),
-}
-
-/// What a configuration asks for.
-struct Wanted<S> {
-    routes: Arc<Routes>,
-    settings: Arc<S>,
-    own: OwnListeners,
-}
-
-impl<S> Wanted<S> {
-    /// By identity: the configuration makes new values exactly when something was written anew.
-    fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.routes, &other.routes)
-            && Arc::ptr_eq(&self.settings, &other.settings)
-            && self.own.bound == other.own.bound
-    }
 }
 
 /// What the table in force was made of.

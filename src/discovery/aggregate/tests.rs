@@ -2,6 +2,7 @@ use super::debounce::{AT_MOST, QUIET};
 use super::*;
 use crate::discovery::Snapshot;
 use crate::model::snapshot::{Allow, EndpointAt, EndpointSpec, Origin, RouteSpec};
+use crate::routing::build::OwnListeners;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
