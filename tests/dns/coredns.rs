@@ -1,12 +1,12 @@
 //! A cluster's own name server sends the zone here.
 
 use std::fs;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::common::process::{Process, run};
-use super::common::{counterpart, skipped, wait_until};
+use super::common::{counterpart, skipped, wait_for, wait_until};
 use super::questions::{ask, ask_tcp, listens, said, some};
 use super::{CONFIG, start};
 
@@ -25,15 +25,11 @@ fn program(test: &str, folder: &Path) -> Option<PathBuf> {
     Some(program)
 }
 
-/// As README has it.
-#[test]
-fn a_zone_is_forwarded_by_coredns() {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(program) = program("a_zone_is_forwarded_by_coredns", folder.path()) else { return };
-    let gateway = start(CONFIG);
-    let server = listens(&gateway);
+/// `CoreDNS`, which sends the zone to a server. `None`: it does not run, because somebody else took the port that was free a
+/// moment ago.
+fn forwarding(program: &Path, folder: &Path, server: SocketAddr) -> Option<(Process, SocketAddr)> {
     let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let corefile = folder.path().join("Corefile");
+    let corefile = folder.join("Corefile");
     let text = format!(
         "mesh.example:{} {{\n    bind 127.0.0.1\n    errors\n    cache 5\n    forward . {server}\n}}\n",
         address.port()
@@ -41,8 +37,24 @@ fn a_zone_is_forwarded_by_coredns() {
     fs::write(&corefile, text).unwrap();
     let mut command = Command::new(program);
     command.arg("-conf").arg(&corefile).stdout(Stdio::null()).stderr(Stdio::null());
-    let _coredns = Process(command.spawn().unwrap());
-    wait_until("CoreDNS listens", || std::net::TcpStream::connect(address).is_ok());
+    let mut process = Process(command.spawn().unwrap());
+    wait_for("it listens, or has ended", || {
+        let ended = process.0.try_wait().unwrap().is_some();
+        (ended || TcpStream::connect(address).is_ok()).then_some(())
+    });
+    let runs = process.0.try_wait().unwrap().is_none();
+    runs.then_some((process, address))
+}
+
+/// As README has it.
+#[test]
+fn a_zone_is_forwarded_by_coredns() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(program) = program("a_zone_is_forwarded_by_coredns", folder.path()) else { return };
+    let gateway = start(CONFIG);
+    let server = listens(&gateway);
+    let (_coredns, address) =
+        wait_for("CoreDNS listens", || forwarding(&program, folder.path(), server));
     let orders = "orders.shop.mesh.example";
     assert_eq!(ask(address, orders, "A"), some(&["10.0.0.5"]));
     assert_eq!(ask_tcp(address, orders, "AAAA"), some(&["fd00::5"]));
