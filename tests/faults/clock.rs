@@ -119,7 +119,7 @@ routes: [{{ name: {NAME}, endpoints: [\"pods.example:{}\"], check: {{ kind: tcp,
 /// Wherever else the clock on the wall were read, a jump would move something.
 #[test]
 fn only_what_is_told_to_people_reads_the_clock_on_the_wall() {
-    const MAY: [&str; 8] = [
+    const MAY: [&str; 11] = [
         "src/admin/",
         "src/app/",
         "src/cli/",
@@ -130,6 +130,11 @@ fn only_what_is_told_to_people_reads_the_clock_on_the_wall() {
         "src/config/stamps.rs",
         // For its randomness alone.
         "src/proxy/id.rs",
+        // How old it is what is remembered, and how long an address has rested, outlive the process, and no other clock does. A jump makes an
+        // age wrong, or an address rest for longer or not as long.
+        "src/state.rs",
+        "src/discovery/",
+        "src/egress/",
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut folders = vec![root.join("src")];
@@ -139,6 +144,9 @@ fn only_what_is_told_to_people_reads_the_clock_on_the_wall() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
+                continue;
+            }
+            if path.ends_with("tests.rs") {
                 continue;
             }
             seen += 1;
