@@ -204,3 +204,34 @@ fn check_reads_the_files_as_run_does() {
     let (code, told) = check();
     assert!(code == Some(0) && told.contains("it expires within 14 days"), "{told}");
 }
+
+/// The log of every level, what the admin API tells and the errors about a garbled key hold no line of any key.
+#[test]
+fn no_key_is_ever_told() {
+    let ca = Ca::new("links");
+    let pair = Pair::start(&ca);
+    let keys = ["west", "east"].map(|cluster| {
+        let text = fs::read_to_string(pair.folder(cluster).join("tls.key")).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('-'));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    });
+    assert_eq!(pair.apps.call(&pair.west).as_deref(), Ok("orders"));
+    // Two of the key's own lines in the wrong order: told as garbled, and not quoted.
+    let garbled = format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n{}\n-----END PRIVATE KEY-----\n",
+        keys[0][1], keys[0][0]
+    );
+    write(&pair.folder("west"), "tls.key", &garbled);
+    pair.west.wait_for_words("tls.key");
+    let mut told: Vec<_> = pair.west.lines().into_iter().chain(pair.east.lines()).collect();
+    for path in ["/status", "/metrics", &*format!("/explain?name={ORDERS}")] {
+        told.push(pair.west.get(path).unwrap().text());
+    }
+    let checked =
+        strait(&["check", &pair.west.config().display().to_string()], pair.folders.path());
+    told.push(String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned());
+    assert!(told.last().unwrap().contains("tls.key"), "{told:?}");
+    for line in keys.iter().flatten() {
+        assert!(line.len() > 8 && told.iter().all(|text| !text.contains(line.as_str())), "{line}");
+    }
+}
