@@ -215,8 +215,7 @@ async fn reach(
     // Plain bytes may be meant to have no answer, and are never sent again.
     let onward = (!plain).then_some(onward);
     let awaited = Box::new(Awaited { dial, onward });
-    let counters = record.counters();
-    let counters = counters.ok_or_else(|| Refused::new(Ending::Internal, "it has no route"))?;
+    let counters = counters(record)?;
     Ok(Joined { endpoint, preface, header, sent, counters, idle, may_leave, away, awaited })
 }
 
@@ -232,8 +231,7 @@ async fn inquire(
     // It carries no connection, and there are few: neither links nor places of callers are counted down for it.
     (record.held.link, record.held.permit) = (None, None);
     record.route(&EXCHANGE.into());
-    let counters = record.counters();
-    let counters = counters.ok_or_else(|| Refused::new(Ending::Internal, "it has no route"))?;
+    let counters = counters(record)?;
     far::accepted(&mut incoming.leg).await?;
     let settings = shared.live.load();
     let idle = settings.settings.limits.idle_timeout;
@@ -241,6 +239,11 @@ async fn inquire(
     let awaited = Box::new(Awaited { dial, onward: None });
     let (may_leave, away) = (false, false);
     Ok(Joined { endpoint, preface, header, sent, counters, idle, may_leave, away, awaited })
+}
+
+/// What its bytes are counted into.
+fn counters(record: &Record) -> Result<(IntCounter, IntCounter), Refused> {
+    record.counters().ok_or_else(|| Refused::new(Ending::Internal, "it has no route"))
 }
 
 /// What a PROXY header says of the connection's ends, where the listener expects one of this peer.
