@@ -15,14 +15,13 @@ use strait::reactor::Socket;
 use strait::tls::Files;
 use tokio::runtime::Builder;
 
-use crate::common::process::strait;
+use crate::common::process::certificates;
 use crate::median;
 
 /// Tells the time of a link until it is accepted, in µs, each way so many times.
 pub(crate) fn run(times: usize) -> io::Result<()> {
     let folder = tempfile::tempdir()?;
-    let arguments = ["certs", "tls", "--trust-domain", "example.org", "west", "east"];
-    assert!(strait(&arguments, folder.path()).status.success());
+    certificates(folder.path(), &["west", "east"]);
     let links = |own: &str, other: &str| {
         let files = Files {
             directory: folder.path().join("tls").join(own),

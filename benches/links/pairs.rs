@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::common::gateway::{BASE, Gateway};
-use crate::common::process::strait;
+use crate::common::process::certificates;
 use crate::common::{counterpart, wait_for};
 use crate::load::backend::{Backends, COUNT};
 use crate::load::process::{self, Processes};
@@ -40,9 +40,7 @@ impl Pair {
     pub(crate) fn start_all(backends: &Backends) -> io::Result<Vec<Self>> {
         process::raise_descriptor_limit();
         let folder = tempfile::tempdir()?;
-        let arguments = ["certs", "tls", "--trust-domain", "example.org", "west", "east"];
-        let made = strait(&arguments, folder.path());
-        assert!(made.status.success(), "{made:?}");
+        certificates(folder.path(), &["west", "east"]);
         let mut pairs = Vec::new();
         if counterpart("links", "haproxy").is_some() {
             pairs.push(Self::haproxy(&folder, backends)?);

@@ -1,11 +1,11 @@
 //! Other programs: started with bytes to send, ended in any case.
 
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 
-use super::wait_for;
+use super::{counterpart, skipped, wait_for};
 
 /// A child process that does not outlive the test.
 pub(crate) struct Process(pub(crate) Child);
@@ -52,4 +52,26 @@ fn read_all(from: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<
         }
         bytes
     })
+}
+
+/// Makes `tls/CLUSTER` in a folder for each cluster, for `link.directory`, as README has it.
+pub(crate) fn certificates(folder: &Path, clusters: &[&str]) {
+    let arguments = [&["certs", "tls", "--trust-domain", "example.org"], clusters].concat();
+    let made = strait(&arguments, folder);
+    assert!(made.status.success(), "{made:?}");
+}
+
+/// A Go program of a folder below `tests`, built. `None`: there is no Go, or its modules cannot be had, and the test has said so.
+pub(crate) fn go_program(test: &str, source: &str, into: &Path) -> Option<PathBuf> {
+    let go = counterpart(test, "go")?;
+    let program = into.join("program");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(source);
+    let mut build = Command::new(go);
+    build.args(["build", "-mod=readonly", "-o"]).arg(&program).arg(".").current_dir(source);
+    let outcome = run(build.env("GOTOOLCHAIN", "local"));
+    if !outcome.status.success() {
+        skipped(test, &String::from_utf8_lossy(&outcome.stderr));
+        return None;
+    }
+    Some(program)
 }

@@ -2,28 +2,13 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::common::process::{Process, run};
-use super::common::{counterpart, skipped, wait_for, wait_until};
+use super::common::process::{Process, go_program};
+use super::common::{wait_for, wait_until};
 use super::questions::{ask, ask_tcp, listens, said, some};
 use super::{CONFIG, start};
-
-/// `CoreDNS`, built. `None`: there is no Go, or its modules cannot be had, and the test has said so.
-fn program(test: &str, folder: &Path) -> Option<PathBuf> {
-    let go = counterpart(test, "go")?;
-    let program = folder.join("coredns");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dns/coredns");
-    let mut build = Command::new(go);
-    build.args(["build", "-mod=readonly", "-o"]).arg(&program).arg(".").current_dir(source);
-    let outcome = run(build.env("GOTOOLCHAIN", "local"));
-    if !outcome.status.success() {
-        skipped(test, &String::from_utf8_lossy(&outcome.stderr));
-        return None;
-    }
-    Some(program)
-}
 
 /// `CoreDNS`, which sends the zone to a server. `None`: it does not run, because somebody else took the port that was free a
 /// moment ago.
@@ -50,7 +35,8 @@ fn forwarding(program: &Path, folder: &Path, server: SocketAddr) -> Option<(Proc
 #[test]
 fn a_zone_is_forwarded_by_coredns() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(program) = program("a_zone_is_forwarded_by_coredns", folder.path()) else { return };
+    let test = "a_zone_is_forwarded_by_coredns";
+    let Some(program) = go_program(test, "dns/coredns", folder.path()) else { return };
     let gateway = start(CONFIG);
     let server = listens(&gateway);
     let (_coredns, address) =

@@ -10,7 +10,6 @@ mod questions;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpStream, UdpSocket};
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -19,6 +18,7 @@ use std::time::{Duration, Instant};
 use common::app::{App, call, dial_from};
 use common::authority::Authority;
 use common::gateway::{BASE, Gateway, STRAIT, filled};
+use common::process::certificates;
 use common::{PATIENCE, wait_for, wait_until};
 use questions::{Said, ask, ask_tcp, listens, question, said, some};
 
@@ -39,14 +39,6 @@ imports:
   - { app: shop/orders, clusters: [east, south], allow: any }
   - { app: shop/cart, clusters: [east, south], allow: any, answer: direct }
 ";
-
-/// What `link.directory` is to hold.
-fn certificates(folder: &Path, clusters: &[&str]) {
-    let mut command = Command::new(STRAIT);
-    command.arg("certs").arg(folder.join("tls")).args(["--trust-domain", "example.org"]);
-    command.args(clusters);
-    assert!(command.output().unwrap().status.success());
-}
 
 fn start(text: &str) -> Gateway {
     Gateway::in_folder(tempfile::tempdir().unwrap(), "strait.yaml", |folder| {

@@ -2,14 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::process::Command;
 
 use tempfile::TempDir;
 
 use super::common::PATIENCE;
 use super::common::app::{App, dial_from, handshake};
 use super::common::authority::Authority;
-use super::common::gateway::{BASE, Gateway, STRAIT};
+use super::common::gateway::{BASE, Gateway};
+use super::common::process::certificates;
 use super::{CALLER, address_of, ip, own_address};
 
 /// West, with an egress address for an app of east's, and east. What each says of the app besides.
@@ -23,9 +23,7 @@ struct Pair {
 impl Pair {
     fn start(app: &App, import: &str, export: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new(STRAIT);
-        command.arg("certs").arg(folder.path().join("tls")).args(["--trust-domain", "example.org"]);
-        assert!(command.args(["west", "east"]).output().unwrap().status.success());
+        certificates(folder.path(), &["west", "east"]);
         let link = |cluster: &str| {
             let tls = folder.path().join("tls").join(cluster);
             format!("link: {{ directory: {}, trustDomain: example.org }}\n", tls.display())

@@ -2,15 +2,13 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
 use super::common::authority::Authority;
-use super::common::counterpart;
 use super::common::gateway::BASE;
-use super::common::process::{Process, run};
+use super::common::process::{Process, go_program};
 use super::{command, first, take_over};
 
 const CALLERS: usize = 200;
@@ -38,26 +36,11 @@ impl Half {
     }
 }
 
-/// The Go program, built. `None`: there is no Go, or its modules cannot be had, and the test has said so.
-fn program(folder: &Path) -> Option<PathBuf> {
-    let test = "calls_survive_a_restart";
-    let go = counterpart(test, "go")?;
-    let program = folder.join("calls");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/handover/calls");
-    let mut build = Command::new(go);
-    build.args(["build", "-mod=readonly", "-o"]).arg(&program).arg(".").current_dir(source);
-    let outcome = run(build.env("GOTOOLCHAIN", "local"));
-    if !outcome.status.success() {
-        super::common::skipped(test, &String::from_utf8_lossy(&outcome.stderr));
-        return None;
-    }
-    Some(program)
-}
-
 #[test]
 fn calls_survive_a_restart() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(program) = program(folder.path()) else { return };
+    let test = "calls_survive_a_restart";
+    let Some(program) = go_program(test, "handover/calls", folder.path()) else { return };
     let authority = Authority::new();
     let ca = authority.write(folder.path());
     let (certificate, key) = authority.issue(&[NAME]).write(folder.path(), NAME);

@@ -13,7 +13,7 @@ use super::{Apps, EXPORT, FRONTEND, Folders, IMPORT, ORDERS};
 
 const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
-/// A port that nothing listens at for now.
+/// A port that nothing listened at a moment ago.
 fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use common::app::{self, App};
 use common::authority::Authority;
 use common::gateway::{BASE, Gateway};
-use common::process::strait;
+use common::process::certificates;
 
 /// The app that west imports from east, by its name there and here.
 const ORDERS: &str = "orders.shop.mesh.example";
@@ -44,9 +44,7 @@ struct Folders(TempDir);
 impl Folders {
     fn new() -> Self {
         let folders = Self(tempfile::tempdir().unwrap());
-        let arguments = ["certs", "tls", "--trust-domain", "example.org", "west", "east"];
-        let made = strait(&arguments, folders.0.path());
-        assert!(made.status.success(), "{made:?}");
+        certificates(folders.0.path(), &["west", "east"]);
         folders
     }
 
