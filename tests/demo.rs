@@ -2,24 +2,98 @@
 
 mod common;
 
-use common::process::strait;
+use std::fs::{self, File};
+use std::process::{Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use common::gateway::STRAIT;
+use common::process::{Process, run, strait};
+use common::{wait_for, wait_until};
 
 #[test]
-fn two_hundred_calls_end_as_they_should() {
+fn the_story_is_told_and_everything_is_as_it_says() {
     let folder = tempfile::tempdir().unwrap();
     let output = strait(&["demo", "--calls", "200"], folder.path());
     let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}{complaints}");
     let summary = said.lines().last().unwrap_or_default();
-    assert!(summary.starts_with("200 calls: ") && summary.ends_with(" 0 went wrong"), "{summary}");
+    assert!(summary.ends_with(" were refused as they should, 0 went wrong"), "{summary}");
+    let calls: u32 = summary.split(' ').next().unwrap().parse().unwrap();
+    assert!(calls >= 200, "{summary}");
     for told in [
-        "shop/checkout in east stops",
-        "runs again",
-        "in force after",
-        "access_denied",
-        "unrecognized_name",
+        "shop/orders in east answers",
+        "refused (unrecognized_name)",
+        "cluster=\"west\" caller=\"shop/web\"",
+        "refused (access_denied)",
+        "shop/stock in east answers",
+        "ending=\"refused_by_far\" reason=\"east: the far gateway refuses: denied by the export of shop/orders\"",
+        "ending=\"denied\" reason=\"no allow rule of the export admits shop/intern of cluster north\"",
+        "on connections that are kept: 0 of these were cut",
+        "after the file was saved",
+        "shop/orders in east dies",
+        "east's gateway dies",
+        "0 were lost or misdelivered",
+        "new connections go to east again",
     ] {
         assert!(said.contains(told), "no word of {told:?}: {said}");
     }
-    assert!(!said.contains('\u{1b}'), "colour without a terminal");
+    assert_eq!(said.matches("south has taken over after").count(), 2, "{said}");
+    let ids: Vec<_> =
+        said.lines().filter_map(|line| line.split("id=\"").nth(1)?.get(..16)).collect();
+    assert!(
+        ids.len() == 3 && ids[0] != ids[1] && ids[1] == ids[2],
+        "one connection, one id in both logs: {ids:?}"
+    );
+    assert!(!said.contains('✗') && !said.contains('\u{1b}'), "colour without a terminal: {said}");
+}
+
+/// A demo that goes on until it is interrupted, and what it has said by now.
+struct Demo {
+    process: Process,
+    folder: tempfile::TempDir,
+}
+
+impl Demo {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let said = File::create(folder.path().join("said")).unwrap();
+        let mut command = Command::new(STRAIT);
+        // Its files are in a folder of this test's, to see that nothing of them stays.
+        command.arg("demo").env("TMPDIR", folder.path()).stdin(Stdio::null()).stdout(said);
+        Self { process: Process(command.spawn().unwrap()), folder }
+    }
+
+    fn said(&self) -> String {
+        fs::read_to_string(self.folder.path().join("said")).unwrap()
+    }
+
+    fn wait_for(&self, words: &str) {
+        wait_until(words, || self.said().contains(words));
+    }
+
+    fn interrupt(&mut self) -> ExitStatus {
+        kill_process(Pid::from_child(&self.process.0), Signal::INT).unwrap();
+        wait_for("the demo ends", || self.process.0.try_wait().unwrap())
+    }
+}
+
+#[test]
+fn afterwards_a_reader_may_change_a_configuration_and_sees_what_comes_of_it() {
+    let mut demo = Demo::start();
+    let web = "shop/web in west calls shop/orders as orders.shop.mesh.example:";
+    demo.wait_for("Calls flow on");
+    demo.wait_for(&format!("→ {web} answered in "));
+    let said = demo.said();
+    let shown = |begin: &str| said.lines().find(|line| line.starts_with(begin)).unwrap().trim();
+    for command in ["  sed ", "  tail "].map(shown) {
+        let command = command.replace("tail -f", "tail");
+        let ran = run(Command::new("sh").args(["-c", &command]));
+        assert!(ran.status.success(), "{command}: {ran:?}");
+    }
+    demo.wait_for(&format!("→ {web} refused (access_denied)"));
+    assert!(demo.interrupt().success(), "{}", demo.said());
+    let left = fs::read_dir(demo.folder.path()).unwrap().count();
+    assert_eq!(left, 1, "what it has said, and nothing else");
 }

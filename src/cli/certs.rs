@@ -54,7 +54,7 @@ pub struct CertsArguments {
 
 /// Why nothing could be made.
 #[derive(Debug, thiserror::Error)]
-enum CertsError {
+pub(super) enum CertsError {
     #[error("{} is there already, and nothing is overwritten; remove it or take another folder", .0.display())]
     Exists(PathBuf),
     #[error("{}: {source}", path.display())]
@@ -111,13 +111,14 @@ fn tell(out: &mut Out, directory: &Path, trust_domain: &str) -> io::Result<()> {
 
 /// What was made for one cluster.
 #[derive(Debug)]
-struct Made {
+pub(super) struct Made {
     cluster: String,
     folder: PathBuf,
     uri: String,
 }
 
-fn make(
+/// For each cluster a folder under `directory`, as its gateway's `link.directory`.
+pub(super) fn make(
     directory: &Path,
     trust_domain: &str,
     clusters: &[String],

@@ -58,7 +58,7 @@ enum Command {
     Status(StatusArguments),
     /// Make certificates to try links with
     Certs(CertsArguments),
-    /// Two clusters in one process: watch calls cross, fail over and be refused
+    /// Four clusters in one process: watch calls cross, be refused and fail over
     Demo(DemoArguments),
 }
 
@@ -95,11 +95,11 @@ Examples:
   strait demo --calls 200
 
 Exit codes:
-  0  every call went as it should
-  1  one did not, or the demo could not start
+  0  everything was as it should be
+  1  something was not, or the demo could not start
   2  the command line is wrong")]
 pub struct DemoArguments {
-    /// End after this many calls; without it, Ctrl-C ends the demo
+    /// End once the story is told and at least so many calls are made; without it, Ctrl-C ends the demo
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub calls: Option<u32>,
 }

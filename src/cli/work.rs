@@ -31,7 +31,6 @@ impl Work for Real {
     }
 
     fn demo(&self, arguments: &DemoArguments, out: &mut Out) -> Result<Outcome, Failed> {
-        let _logging = Logging::start_quiet();
         let runtime = Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(demo::run(arguments, out))
     }

@@ -22,8 +22,6 @@ const QUEUE_LINES: usize = 16_384;
 
 /// What is logged without `STRAIT_LOG` and `RUST_LOG`.
 const DEFAULT_FILTER: &str = "info";
-/// The same for a command that tells everything itself.
-const QUIET_FILTER: &str = "error";
 
 /// Logging that is set up. Dropping it writes what waits, for a second at most.
 #[derive(Debug)]
@@ -48,26 +46,24 @@ enum Format {
 impl Logging {
     /// Starts logging to stderr, for the whole process, panics included. The first call counts.
     pub fn start() -> Self {
-        let logging = Self::start_with(DEFAULT_FILTER);
-        panic::set_hook(Box::new(log_panic));
-        logging
-    }
-
-    /// Starts logging of errors only, for a command that tells everything else itself.
-    pub fn start_quiet() -> Self {
-        Self::start_with(QUIET_FILTER)
-    }
-
-    fn start_with(default: &str) -> Self {
         let (lines, logging) = Self::over(io::stderr());
         let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-        let (filter, complaint) = filter(default, variable);
+        let (filter, complaint) = filter(DEFAULT_FILTER, variable);
         let dispatch = subscriber(lines, Format::of_stderr(), filter);
         // Fails only when something has been set before, as in tests: what is there stays.
         let _ = tracing::dispatcher::set_global_default(dispatch);
         if let Some(complaint) = complaint {
             warn!("{complaint}");
         }
+        panic::set_hook(Box::new(log_panic));
+        logging
+    }
+
+    /// Starts logging as JSON into `out`, for a command that reads the lines itself: the environment has no say in which.
+    pub fn start_into(out: impl Write + Send + 'static) -> Self {
+        let (lines, logging) = Self::over(out);
+        let dispatch = subscriber(lines, Format::Json, EnvFilter::new(DEFAULT_FILTER));
+        let _ = tracing::dispatcher::set_global_default(dispatch);
         logging
     }
 

@@ -1,4 +1,4 @@
-//! Certificates as Dapr's sentry issues them: one root for both clusters, the app in a SPIFFE URI, host names not compared.
+//! Certificates as Dapr's sentry issues them: one root for all clusters, the app in a SPIFFE URI, host names not compared.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use rustls::{
 
 use super::DemoError;
 
-/// The root that both clusters share: all that two Dapr clusters need to have in common.
+/// The root that all clusters share: all that Dapr clusters need to have in common.
 pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     roots: Arc<RootCertStore>,
@@ -31,10 +31,13 @@ pub(super) struct Identity {
     key: PrivateKeyDer<'static>,
 }
 
+/// What all names in certificates begin with, those of sidecars and those of gateways.
+pub(super) const TRUST_DOMAIN: &str = "demo.strait";
+
 /// The SPIFFE id of an app, written `namespace/app`.
 pub(super) fn spiffe_id(app: &str) -> String {
     let (namespace, id) = app.split_once('/').unwrap_or(("default", app));
-    format!("spiffe://demo.strait/ns/{namespace}/{id}")
+    format!("spiffe://{TRUST_DOMAIN}/ns/{namespace}/{id}")
 }
 
 /// The SPIFFE id in a certificate that a trusted root signed.

@@ -1,4 +1,4 @@
-//! The demo's folder: readable while it runs, gone afterwards.
+//! The demo's folder: readable while it runs, gone afterwards unless something went wrong.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,7 +10,10 @@ use super::DemoError;
 const MOST: u32 = 1000;
 
 /// A folder of this process that is removed when the value is dropped.
-pub(super) struct Folder(PathBuf);
+pub(super) struct Folder {
+    path: PathBuf,
+    kept: bool,
+}
 
 impl Folder {
     /// Makes the folder, under the first name that is free: a demo that was killed may have left one behind.
@@ -20,7 +23,7 @@ impl Folder {
             let path = std::env::temp_dir().join(format!("strait-demo-{number}"));
             // Not `create_dir_all`: a folder that somebody else put there is not ours to write into or to remove.
             match fs::create_dir(&path) {
-                Ok(()) => return Ok(Self(path)),
+                Ok(()) => return Ok(Self { path, kept: false }),
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && number < MOST => {
                     number += 1;
                 }
@@ -31,13 +34,20 @@ impl Folder {
 
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
+    }
+
+    /// Leaves it behind, for whoever wants to know what went wrong.
+    pub(super) fn keep(&mut self) {
+        self.kept = true;
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What cannot be removed lies in the system's temporary folder, which the system clears.
-        let _ = fs::remove_dir_all(&self.0);
+        if !self.kept {
+            // What cannot be removed lies in the system's temporary folder, which the system clears.
+            let _ = fs::remove_dir_all(&self.path);
+        }
     }
 }

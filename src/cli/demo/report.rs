@@ -2,145 +2,187 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::time::Instant;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use crate::cli::output::{BAD, GOOD, HELP, PLAIN, Stream, TITLE, styled};
+use anstyle::Style;
+
+use crate::cli::output::{BAD, FAINT, GOOD, HELP, PLAIN, Stream, TITLE, styled};
 use crate::cli::table::{Cell, Table};
 
 use super::caller::Outcome;
-use super::certificates::spiffe_id;
-use super::cluster::{Cluster, name_of};
-use super::story::{Planned, Story, Told};
+use super::cluster::Cluster;
+use super::journal::Record;
+use super::stage::Told;
+use super::tally::{Tally, Verdict};
+use super::world::{MOBILE, ORDERS, WEB, World, name_of};
 
-/// Prints as things happen and counts for the summary.
+/// Under the chapter's number.
+const INDENT: &str = "   ";
+
+/// Prints as things happen, and remembers whether all of it was as it should be.
 pub(super) struct Report<'a> {
     out: &'a mut Stream,
     since: Instant,
-    tallies: Vec<Tally>,
-}
-
-/// The calls of one caller to one app.
-struct Tally {
-    from: String,
-    to: String,
-    arrived: u32,
-    refused: u32,
-    wrong: u32,
+    chapters: u32,
+    clean: bool,
 }
 
 impl<'a> Report<'a> {
     /// A report to `out`.
     pub(super) fn new(out: &'a mut Stream) -> Self {
-        Self { out, since: Instant::now(), tallies: Vec::new() }
+        Self { out, since: Instant::now(), chapters: 0, clean: true }
     }
 
-    /// Whether every call so far ended as it should.
+    /// Whether everything so far was as it should be.
     pub(super) fn is_clean(&self) -> bool {
-        self.tallies.iter().all(|tally| tally.wrong == 0)
+        self.clean
     }
 
-    /// What runs, and where to look.
-    pub(super) fn opening(&mut self, story: &Story) -> io::Result<()> {
-        let folder = story.folder.path().display();
-        writeln!(self.out, "{TITLE}Two clusters on loopback{TITLE:#}, their files in {folder}")?;
-        for cluster in [&story.west, &story.east] {
-            self.cluster(cluster)?;
+    /// What comes, before it takes its time to start.
+    pub(super) fn headline(&mut self) -> io::Result<()> {
+        let title = "Strait joins Dapr clusters. Here are four of them, on loopback";
+        writeln!(self.out, "{TITLE}{title}{TITLE:#}")?;
+        let what = "making certificates, starting apps and a gateway for each cluster …";
+        writeln!(self.out, "{}", styled(FAINT, what))?;
+        self.out.flush()
+    }
+
+    /// What runs.
+    pub(super) fn opening(&mut self, world: &World) -> io::Result<()> {
+        let mut table = Table::new(["CLUSTER", "GATEWAY", "IS CALLED", "CALLS"]);
+        for Cluster { name, places, apps, .. } in world.clusters() {
+            let called: Vec<_> = apps.iter().map(|app| app.id).collect();
+            let calling: Vec<_> = World::callers(name).collect();
+            let [called, calling] = [called, calling].map(|ids| ids.join(", "));
+            let gateway = places.ingress.to_string();
+            table.row([(*name).into(), gateway.into(), called.into(), calling.into()]);
         }
-        let program = std::env::current_exe().unwrap_or_else(|_| "strait".into());
-        let (program, admin) = (program.display(), &story.east.admin);
-        let name = story.east.apps().next().map_or_else(String::new, |app| name_of(app.id));
-        writeln!(self.out, "{TITLE}Look around{TITLE:#} from another terminal while it runs:")?;
-        writeln!(self.out, "  {program} status --admin {admin}")?;
-        writeln!(self.out, "  {program} explain {name} --from 127.66.0.66 --admin {admin}")?;
-        writeln!(self.out, "  curl {admin}/metrics")?;
-        writeln!(
-            self.out,
-            "or change one of the files: it is in force at once, until the demo writes it again.\n"
-        )
+        table.print(self.out)?;
+        let note = "Each gateway is what `strait run` runs, from a configuration of its own. Apps and callers stand in for sidecars: mutual\n\
+                    TLS with SPIFFE ids, calls on a connection that is kept, and repeated as daprd does if it breaks.";
+        note.lines().try_for_each(|line| writeln!(self.out, "{}", styled(FAINT, line)))
     }
 
-    fn cluster(&mut self, cluster: &Cluster) -> io::Result<()> {
-        let name = cluster.layout.name;
-        writeln!(self.out, "{TITLE}{name}{TITLE:#}")?;
-        writeln!(self.out, "  gateway        {}", cluster.ingress)?;
-        writeln!(self.out, "  admin          {}", cluster.admin)?;
-        writeln!(self.out, "  configuration  {}", cluster.file.display())?;
-        for app in cluster.apps() {
-            let id = spiffe_id(app.id);
-            writeln!(self.out, "  app            {:14} {}  {id}", app.id, app.address)?;
-        }
-        Ok(())
+    /// A headline.
+    pub(super) fn chapter(&mut self, title: &str) -> io::Result<()> {
+        self.chapters += 1;
+        writeln!(self.out, "\n{}", styled(TITLE, &format!("{}. {title}", self.chapters)))?;
+        self.out.flush()
     }
 
-    /// One call.
-    pub(super) fn call(&mut self, told: &Told) -> io::Result<()> {
-        let (style, words) = match (&told.outcome, told.as_it_should) {
-            (Outcome::Arrived(answer), true) => (GOOD, format!("arrived: {answer}")),
-            (Outcome::Refused(alert), true) => (GOOD, format!("refused, as it should be: {alert}")),
-            (Outcome::Arrived(answer), false) => (BAD, format!("ARRIVED WRONGLY: {answer}")),
-            (Outcome::Refused(alert), false) => (BAD, format!("REFUSED WRONGLY: {alert}")),
-            (Outcome::Failed(reason), _) => (BAD, format!("FAILED: {reason}")),
+    /// Something that is done.
+    pub(super) fn happens(&mut self, what: impl Display) -> io::Result<()> {
+        let at = self.since.elapsed().as_secs_f64();
+        writeln!(self.out, "{INDENT}{HELP}→ {what}{HELP:#} {FAINT}[{at:.1} s]{FAINT:#}")?;
+        self.out.flush()
+    }
+
+    /// One call, and what it shows.
+    pub(super) fn call(&mut self, told: &Told, shows: &str) -> io::Result<()> {
+        let Told { caller, app, dialled, outcome, verdict, took, repeated } = told;
+        let ended = match outcome {
+            Outcome::Arrived(cluster) => format!("{app} in {cluster} answers"),
+            Outcome::Refused(alert) => format!("refused ({alert})"),
+            Outcome::Failed(reason) => format!("failed: {reason}"),
+            Outcome::Misdelivered(answer) => format!("MISDELIVERED: {answer}"),
         };
-        let Planned { caller, target, app, .. } = told.planned;
-        let (at, target, took) = (self.elapsed(), target.name(), told.took.as_micros());
-        self.count(told);
-        writeln!(
-            self.out,
-            "{at}  {caller} ({source}) → {app} in {target}  {style}{words}{style:#}  {millis}.{tenths} ms",
-            source = caller.source,
-            millis = took / 1000,
-            tenths = took % 1000 / 100,
-        )
+        let again =
+            if *repeated == 0 { String::new() } else { format!(", repeated {repeated} ×") };
+        let line = format!("{caller} calls {app} as {dialled}: {ended}, {}{again}", short(*took));
+        self.verdict(*verdict != Verdict::Wrong, &line, shows)
     }
 
-    /// Something between calls.
-    pub(super) fn happened(&mut self, what: impl Display) -> io::Result<()> {
-        let at = self.elapsed();
-        writeln!(self.out, "{at}  {HELP}{what}{HELP:#}")
+    /// Whether something is as it should be, in a line, and what it shows.
+    pub(super) fn verdict(&mut self, good: bool, line: &str, shows: &str) -> io::Result<()> {
+        self.clean &= good;
+        let (style, mark) = mark(good);
+        writeln!(self.out, "{INDENT}{style}{mark}{style:#} {}", styled(PLAIN, line))?;
+        for line in shows.lines() {
+            writeln!(self.out, "{INDENT}  {}", styled(FAINT, line))?;
+        }
+        self.out.flush()
+    }
+
+    /// What a gateway's log says.
+    pub(super) fn log(&mut self, whose: &str, record: Option<&Record>) -> io::Result<()> {
+        let Some(record) = record else {
+            return self.verdict(false, &format!("{whose}'s log has no word of it"), "");
+        };
+        let fields = [
+            ("id", Some(&record.id)),
+            ("cluster", record.cluster.as_ref()),
+            ("caller", record.caller.as_ref()),
+            ("ending", Some(&record.ending)),
+            ("reason", record.reason.as_ref()),
+        ];
+        let told = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        let told: Vec<_> = told.map(|(name, value)| format!("{name}={value:?}")).collect();
+        let line = format!("{whose}'s log: {}", told.join(" "));
+        writeln!(self.out, "{INDENT}  {}", styled(PLAIN, &line))
+    }
+
+    /// Where to look, and what to try.
+    pub(super) fn look_around(&mut self, world: &World) -> io::Result<()> {
+        let program = std::env::current_exe().unwrap_or_else(|_| "strait".into());
+        let (program, west) = (program.display(), world.west.admin());
+        let (folder, name) = (world.folder.path().display(), name_of(ORDERS));
+        let egress = world.egress_of(ORDERS).map_or_else(|_| String::new(), |it| it.to_string());
+        writeln!(self.out, "\n{TITLE}Look around{TITLE:#} while it runs, from another terminal:")?;
+        writeln!(self.out, "  {program} status --admin {west}")?;
+        let sources = [(name, WEB.source), (egress, MOBILE.source)];
+        for (target, source) in sources {
+            writeln!(self.out, "  {program} explain {target} --from {source} --admin {west}")?;
+        }
+        writeln!(self.out, "  curl {west}/metrics")?;
+        writeln!(self.out, "  tail -f {folder}/log")?;
+        writeln!(self.out, "or take shop/web's permission away, and give it back with an editor:")?;
+        writeln!(self.out, "  sed -i 's#\\[shop/web, #[#' {folder}/west/strait.yaml")?;
+        let title = "Calls flow on, until Ctrl-C.";
+        writeln!(self.out, "\n{TITLE}{title}{TITLE:#} How each ends, and whenever that changes:")
     }
 
     /// A line for each caller and app, and one for all.
-    pub(super) fn summary(&mut self) -> io::Result<()> {
+    pub(super) fn summary(&mut self, rows: &[Tally], sum: &Tally) -> io::Result<()> {
         let mut table = Table::new(["CALLER", "APP", "ARRIVED", "REFUSED", "WRONG"]);
-        for Tally { from, to, arrived, refused, wrong } in &self.tallies {
+        for Tally { from, to, arrived, refused, wrong } in rows {
             let style = if *wrong == 0 { PLAIN } else { BAD };
             let cell = |text: String| Cell(style, text);
-            let numbers = [arrived, refused, wrong].map(|count| cell(count.to_string()));
-            let [arrived, refused, wrong] = numbers;
-            table.row([cell(from.clone()), cell(to.clone()), arrived, refused, wrong]);
+            let [arrived, refused, wrong] =
+                [arrived, refused, wrong].map(|count| cell(count.to_string()));
+            table.row([cell(from.clone()), cell((*to).to_owned()), arrived, refused, wrong]);
         }
         writeln!(self.out)?;
         table.print(self.out)?;
-        let sum = |count: fn(&Tally) -> u32| self.tallies.iter().map(count).sum::<u32>();
-        let (arrived, refused) = (sum(|tally| tally.arrived), sum(|tally| tally.refused));
-        let wrong = sum(|tally| tally.wrong);
-        let total = arrived + refused + wrong;
+        self.clean &= sum.wrong == 0;
         let words = format!(
-            "{total} calls: {arrived} arrived and {refused} were refused as they should, {wrong} went wrong"
+            "{} calls: {} arrived and {} were refused as they should, {} went wrong",
+            sum.total(),
+            sum.arrived,
+            sum.refused,
+            sum.wrong
         );
-        let style = if wrong == 0 { GOOD } else { BAD };
-        writeln!(self.out, "{}", styled(style, &words))
+        writeln!(self.out, "{}", styled(mark(self.clean).0, &words))
     }
 
-    fn count(&mut self, told: &Told) {
-        let Planned { caller, target, app, .. } = told.planned;
-        let (from, to) = (caller.to_string(), format!("{app} in {}", target.name()));
-        let known = self.tallies.iter().position(|tally| tally.from == from && tally.to == to);
-        let at = known.unwrap_or(self.tallies.len());
-        if known.is_none() {
-            self.tallies.push(Tally { from, to, arrived: 0, refused: 0, wrong: 0 });
-        }
-        if let Some(tally) = self.tallies.get_mut(at) {
-            match (told.as_it_should, told.should_arrive) {
-                (false, _) => tally.wrong += 1,
-                (true, true) => tally.arrived += 1,
-                (true, false) => tally.refused += 1,
-            }
-        }
+    /// Where to find out what was not as it should be.
+    pub(super) fn left_behind(&mut self, folder: &Path) -> io::Result<()> {
+        let words =
+            format!("not everything was as told; files and log stay in {}", folder.display());
+        writeln!(self.out, "{}", styled(BAD, &words))
     }
+}
 
-    /// Seconds since the start.
-    fn elapsed(&self) -> String {
-        format!("{:7.3}", self.since.elapsed().as_secs_f64())
+/// A time as a reader takes it in.
+pub(super) fn short(took: Duration) -> String {
+    let micros = took.as_micros();
+    if micros < 10_000 {
+        format!("{}.{} ms", micros / 1000, micros % 1000 / 100)
+    } else {
+        format!("{} ms", micros / 1000)
     }
+}
+
+fn mark(good: bool) -> (Style, &'static str) {
+    if good { (GOOD, "✓") } else { (BAD, "✗") }
 }
