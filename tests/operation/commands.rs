@@ -1,6 +1,7 @@
 //! How the commands end, and that they use colour on a terminal only.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -48,6 +49,50 @@ fn commands_end_with_the_codes_that_their_help_documents() {
         let output = strait(arguments, folder.path());
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
     }
+}
+
+/// README's west with certificates as README makes them, and the mode of its key.
+fn with_key_mode(mode: u32) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let west = include_str!("../../config/two-clusters/west.yaml");
+    fs::write(folder.path().join("west.yaml"), west).unwrap();
+    let made = strait(&["certs", "tls", "--trust-domain", "example.org", "west"], folder.path());
+    assert!(made.status.success(), "{made:?}");
+    let key = folder.path().join("tls/west/tls.key");
+    fs::set_permissions(key, Permissions::from_mode(mode)).unwrap();
+    folder
+}
+
+#[test]
+fn a_key_that_others_can_read_is_refused_unless_it_is_meant() {
+    let folder = with_key_mode(0o644);
+    for arguments in [["check", "west.yaml"].as_slice(), &["run", "--config", "west.yaml"]] {
+        let output = strait(arguments, folder.path());
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        assert!(told.contains("tls.key") && told.contains("chmod 0600"), "{told}");
+    }
+    let west = fs::read_to_string(folder.path().join("west.yaml")).unwrap();
+    let meant = west.replace("link: {", "link: { allowReadableKey: true,");
+    fs::write(folder.path().join("west.yaml"), meant).unwrap();
+    let checked = strait(&["check", "west.yaml"], folder.path());
+    assert_eq!((checked.status.code(), &*checked.stderr), (Some(0), &b""[..]), "{checked:?}");
+}
+
+#[test]
+fn a_key_in_a_kubernetes_volume_is_worth_a_warning() {
+    let folder = with_key_mode(0o644);
+    let tls = folder.path().join("tls/west");
+    fs::create_dir(tls.join("..2026")).unwrap();
+    symlink("..2026", tls.join("..data")).unwrap();
+    for file in ["tls.crt", "tls.key", "ca.crt"] {
+        fs::rename(tls.join(file), tls.join("..2026").join(file)).unwrap();
+        symlink(Path::new("..data").join(file), tls.join(file)).unwrap();
+    }
+    let checked = strait(&["check", "west.yaml"], folder.path());
+    let told = String::from_utf8_lossy(&checked.stderr);
+    assert_eq!(checked.status.code(), Some(0), "{told}");
+    assert!(told.contains("warning") && told.contains("defaultMode: 0400"), "{told}");
 }
 
 #[test]
