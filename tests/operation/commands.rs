@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::common::gateway::{BASE, Gateway, STRAIT, filled};
-use super::common::process::{Process, run, strait};
+use super::common::process::{Process, certificates, run, strait};
 use super::common::{counterpart, http, wait_for};
 
 const GOOD: &str = "cluster: west\nroutes:\n  - { name: one.example, endpoints: [\"192.0.2.1:1\"], allow: [{ network: 192.0.2.0/24 }] }\n";
@@ -56,8 +56,7 @@ fn with_key_mode(mode: u32) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let west = include_str!("../../config/two-clusters/west.yaml");
     fs::write(folder.path().join("west.yaml"), west).unwrap();
-    let made = strait(&["certs", "tls", "--trust-domain", "example.org", "west"], folder.path());
-    assert!(made.status.success(), "{made:?}");
+    certificates(folder.path(), &["west"]);
     let key = folder.path().join("tls/west/tls.key");
     fs::set_permissions(key, Permissions::from_mode(mode)).unwrap();
     folder
