@@ -44,8 +44,12 @@ impl Flow {
     pub(super) fn start(lines: Vec<(Line, Conversation)>, tallies: &Tallies) -> Self {
         let (seen, stop) = (Arc::<Mutex<Vec<Seen>>>::default(), CancellationToken::new());
         let (callers, mut tasks) = (lines.len(), JoinSet::new());
-        for (caller, line) in lines.into_iter().enumerate() {
-            tasks.spawn(ask(caller, line, tallies.clone(), Arc::clone(&seen), stop.clone()));
+        for ((caller, line), begin) in lines.into_iter().enumerate().zip(begins(callers)) {
+            let asking = ask(caller, line, tallies.clone(), Arc::clone(&seen), stop.clone());
+            tasks.spawn(async move {
+                tokio::time::sleep(begin).await;
+                asking.await;
+            });
         }
         Self { callers, seen, stop, tasks }
     }
@@ -72,6 +76,12 @@ impl Flow {
         while self.tasks.join_next().await.is_some() {}
         std::mem::take(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// When callers begin: one after the other, so that something which happens finds few calls under way and never all of them.
+fn begins(callers: usize) -> impl Iterator<Item = Duration> {
+    let step = PAUSE / u32::try_from(callers).unwrap_or(u32::MAX).max(1);
+    (0..).map(move |caller| step * caller)
 }
 
 /// When a cluster's first answer since a moment was there.

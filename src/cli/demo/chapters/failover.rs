@@ -8,7 +8,7 @@ use crate::cli::demo::report::short;
 use crate::cli::demo::world::ORDERS;
 
 /// Calls of each caller before a failure and after it.
-const BESIDE: usize = 10;
+const BESIDE: usize = 8;
 
 /// What fails, all of it in east.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +21,7 @@ pub(super) async fn tell(stage: &mut Stage, report: &mut Report<'_>) -> Result<(
     report.chapter(
         "A cluster fails: the next one takes over, at the same name and the same address",
     )?;
-    report.happens("shop/web (by name) and shop/mobile (by address) call without pause")?;
+    report.happens("shop/web (by name) and shop/mobile (by address) call on, two pods of each")?;
     for part in [Part::App, Part::Gateway] {
         let flow = Flow::start(callers(stage).await?, &stage.tallies);
         flow.answered("east", BESIDE, Instant::now()).await?;

@@ -26,12 +26,13 @@ pub(super) async fn tell(stage: &mut Stage, report: &mut Report<'_>) -> Result<(
     Box::pin(failover::tell(stage, report)).await
 }
 
-/// Those in west who call orders on and on, each on a connection that leads to east.
+/// Those in west who call orders on and on, two pods of each app, each on a connection that leads to east.
 async fn callers(stage: &Stage) -> Result<Vec<(Line, Conversation)>, DemoError> {
     let world = &stage.world;
-    let lines = [world.by_name(WEB, ORDERS, &world.west)?, world.by_address(MOBILE, ORDERS)?];
+    let web = world.by_name(WEB, ORDERS, &world.west)?;
+    let mobile = world.by_address(MOBILE, ORDERS)?;
     let mut callers = Vec::new();
-    for line in lines {
+    for line in [web.clone(), mobile.clone(), web, mobile] {
         let open = stage.connected(&line, world.east.name).await?;
         callers.push((line, open));
     }
