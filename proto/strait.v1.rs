@@ -29,7 +29,7 @@ pub struct State {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct App {
-    /// namespace/app
+    /// namespace/app, or the name of a service, which is no app and has no slash
     #[prost(string, tag = "1")]
     pub app: ::prost::alloc::string::String,
     /// The server names under which the gateway takes links for it, at least one and at most 16.

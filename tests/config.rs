@@ -10,7 +10,7 @@ use serde_json::Value;
 use strait::config::{self, AdminAddress, ConnectionLog, Loaded, Problem, Resolver, Settings};
 use strait::model::app::AppId;
 use strait::model::egress::{EgressSpec, Place, Space};
-use strait::model::snapshot::{Allow, AllowRule, EndpointAt, RouteSpec};
+use strait::model::snapshot::{Allow, AllowRule, EndpointAt, Kind, RouteSpec};
 
 const SHIPPED: &str = include_str!("../config/strait.yaml");
 
@@ -86,7 +86,7 @@ fn every_commented_example_loads_with_its_files_beside_it() {
     assert_eq!(links.directory, folder.path().join("tls"));
     assert_eq!(&*links.peers[0].trust_domain, "east.example");
     let imported = |route: &&RouteSpec| route.import.is_some();
-    assert_eq!(loaded.config.routes.routes.iter().filter(imported).count(), 2);
+    assert_eq!(loaded.config.routes.routes.iter().filter(imported).count(), 3);
 }
 
 fn schema() -> String {
@@ -161,6 +161,80 @@ imports:
         let told = import(written);
         assert!(told.iter().any(|told| told.contains(wrong)), "{written}: {told:?}");
     }
+}
+
+/// Clusters that links lead to, for services.
+const SERVED: &str = "\
+cluster: west
+link: { directory: tls, trustDomain: example.org }
+local: { networks: [10.0.0.0/16] }
+clusters: { east: { gateways: [\"g:1\"] } }
+listeners: { egress: { pool: 10.9.0.0/24, port: 50002 } }
+services:
+";
+
+#[test]
+fn a_service_has_one_entry_with_its_port_and_takes_whatever_is_said() {
+    let loaded = good(&format!(
+        "{SERVED}  - {{ name: Db.example, port: 6379, endpoints: [h, \"[fd00::7]\", \"i:1\"], \
+         import: {{ clusters: [east, west], allow: any, egress: {{ address: 10.9.0.7 }}, addresses: 2, failback: 5s }}, \
+         export: {{ allow: [{{ cluster: east }}] }} }}\n"
+    ));
+    let [route] = &*loaded.config.routes.routes else { panic!("one route") };
+    assert_eq!((&*route.label, route.kind), ("db.example", Kind::Service));
+    let endpoints: Vec<_> =
+        route.endpoints.iter().map(|endpoint| endpoint.at.to_string()).collect();
+    assert_eq!(endpoints, ["h:6379", "[fd00::7]:6379", "i:1"]);
+    let import = route.import.as_ref().unwrap();
+    let pin = Some(Place::Address("10.9.0.7".parse().unwrap()));
+    assert_eq!(import.egress, EgressSpec { pin, addresses: 2, port: Some(6379) });
+    assert!(route.plaintext && import.plaintext && import.own);
+    assert!(!route.quiet_close && !import.quiet_close, "off by default");
+    let services = &loaded.config.routes.peers[0].wanted.services;
+    assert_eq!(services.iter().map(ToString::to_string).collect::<Vec<_>>(), ["db.example"]);
+    assert_eq!(loaded.warnings, []);
+}
+
+#[test]
+fn all_mistakes_about_services_come_at_once() {
+    let told = |services: &str| messages(&format!("{SERVED}{services}"));
+    let mistakes = "  - { name: a.example }
+  - { port: 1, import: { clusters: [east], allow: any } }
+  - { name: b.example, port: 1 }
+  - { name: c.example, port: x, export: {}, endpoints: [\"\"] }
+  - { name: \"*.d.example\", port: 1, export: { allow: any } }
+  - { name: e.example, port: 1, export: { allow: any } }
+  - { name: f.example, port: 1, import: { clusters: [west], allow: [shop/a] } }
+  - { name: F.example, port: 2, import: { clusters: [north], allow: any } }
+  - { name: g.example, port: 1, import: { clusters: [east], allow: any, egress: { port: 1 } } }
+  - { name: h.example, port: 1, import: { clusters: [east], allow: any, plaintext: true } }
+  - { name: i.example, port: 8443, import: { clusters: [east], allow: any } }
+";
+    assert_eq!(
+        told(mistakes),
+        [
+            "7: services[0]: `port` is missing",
+            "8: services[1]: `name` is missing",
+            "9: services[2].name: nobody may call b.example: it has neither `export` nor `import`",
+            "10: services[3].port: \"x\" is no port",
+            "11: services[4].name: the name has the byte 0x2a; letters, digits, hyphen, underscore and dot are what a name may have",
+            "12: services[5].export: e.example is exported and has no endpoints",
+            "13: services[6].import: this cluster is in `clusters`, and the service has no endpoints",
+            "13: services[6].import.allow[0]: shop/a is not one of `apps`",
+            "14: services[7].name: f.example is a service already, at strait.yaml:13:13",
+            "15: services[8].import.egress: 1 is not of `listeners.egress`",
+            "16: services[9].import.plaintext: there is no key `plaintext` here",
+            "17: services[10].port: at each address of the pool another listener has this port: [::]:8443",
+        ]
+    );
+}
+
+#[test]
+fn endpoints_of_a_service_that_nothing_leads_to_are_worth_a_warning() {
+    let loaded = good(&format!(
+        "{SERVED}  - {{ name: a.example, port: 1, endpoints: [h], import: {{ clusters: [east], allow: any }} }}\n"
+    ));
+    assert!(shown(&loaded.warnings).contains("nothing leads to the endpoints"));
 }
 
 fn keys(schema: &Value, found: &mut BTreeSet<String>) {
@@ -259,7 +333,6 @@ fn what_is_no_yaml_is_told_with_its_place() {
 
 /// What stands below the cluster, and what is wrong with it.
 const BAD: &[(&str, &str)] = &[
-    ("services: []", "2: services: this version does not have `services`"),
     ("tracing: {}", "2: tracing: this version does not have `tracing`"),
     (
         "listeners: { ingress: [] }",
@@ -450,7 +523,7 @@ fn links_are_known_with_what_each_cluster_is_trusted_by() {
 const BAD_LINKS: &[(&str, &str)] = &[
     (
         "imports: [{ app: shop/x, clusters: [], allow: any }]",
-        "imports[0].clusters: the list is empty: the app is called nowhere",
+        "imports[0].clusters: the list is empty: it is called nowhere",
     ),
     ("imports: [{ app: shop/x, allow: any }]", "imports[0]: `clusters` is missing"),
     (
@@ -547,7 +620,7 @@ const BAD_LINKS: &[(&str, &str)] = &[
     ),
     (
         "routes: [{ name: a.b, endpoints: [\"h:1\"], allow: [{ cluster: east }] }]",
-        "routes[0].allow[0].cluster: a link leads to apps that are exported, and to no plain route",
+        "routes[0].allow[0].cluster: a link leads to apps and services that are exported, and to no plain route",
     ),
 ];
 
@@ -732,7 +805,10 @@ imports: [{ app: a/b, name: b.example, clusters: [west], allow: any, egress: { a
     assert_eq!(egress.space, Space::Pool { network: "10.9.0.0/24".parse().unwrap(), port: 50002 });
     let import = loaded.config.routes.routes[0].import.clone().unwrap();
     let pin = Some(Place::Address("10.9.0.7".parse().unwrap()));
-    assert_eq!((import.egress, import.plaintext), (EgressSpec { pin, addresses: 3 }, true));
+    assert_eq!(
+        (import.egress, import.plaintext),
+        (EgressSpec { pin, addresses: 3, port: None }, true)
+    );
     let kept = good(&format!("{text}stateDir: /var/lib/strait\n")).config.routes.egress.clone();
     assert_eq!(kept.unwrap().lock, Path::new("/var/lib/strait/egress.lock"));
     let unused = text.replace(
@@ -897,7 +973,7 @@ exports:
     assert_eq!(names(0), ["checkout-dapr.shop.svc", "checkout.shop.mesh.example"]);
     assert_eq!(names(1), ["orders.example"]);
     assert_eq!(routes.len(), 2);
-    assert_eq!((&*routes[0].label, routes[0].is_app), ("shop/Checkout", true));
+    assert_eq!((&*routes[0].label, routes[0].kind), ("shop/Checkout", Kind::App));
     assert_eq!(
         routes[0].allow,
         Allow::Rules(vec![

@@ -12,7 +12,7 @@ use hickory_resolver::proto::op::ResponseCode;
 use strait::discovery::aggregate::{self, Handle};
 use strait::discovery::{SourceStatus, dns};
 use strait::model::name::NamePattern;
-use strait::model::snapshot::{Allow, EndpointAt, EndpointSpec, Origin, RouteSpec, Routes};
+use strait::model::snapshot::{Allow, EndpointAt, EndpointSpec, Kind, Origin, RouteSpec, Routes};
 use strait::routing::build::OwnListeners;
 use strait::routing::live::Live;
 use tokio::sync::watch;
@@ -37,7 +37,7 @@ fn routes(host: &str) -> Arc<Routes> {
     let at = EndpointAt::parse(&format!("{host}:50002")).unwrap();
     let route = RouteSpec {
         label: "shop/checkout".into(),
-        is_app: true,
+        kind: Kind::App,
         names: vec![(NamePattern::parse("checkout.shop.mesh.example").unwrap(), origin.clone())],
         allow: Allow::Open,
         import: None,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use strait::config::{Ingress, Settings};
 use strait::model::name::NamePattern;
 use strait::model::snapshot::{
-    Addresses, Allow, EndpointAt, EndpointSpec, Origin, RouteSpec, Routes,
+    Addresses, Allow, EndpointAt, EndpointSpec, Kind, Origin, RouteSpec, Routes,
 };
 use strait::proxy::{Proxy, Shared};
 use strait::routing::build::{Inputs, OwnListeners, build};
@@ -74,7 +74,7 @@ fn route(name: &str, endpoint: SocketAddr) -> RouteSpec {
     let at = EndpointAt::Address(endpoint);
     RouteSpec {
         label: name.into(),
-        is_app: false,
+        kind: Kind::Plain,
         names: vec![(NamePattern::parse(name).unwrap(), origin.clone())],
         allow: Allow::Open,
         import: None,

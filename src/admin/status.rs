@@ -95,14 +95,14 @@ pub struct ListenerStatus {
     pub bound: Option<String>,
 }
 
-/// An address of its own for an imported app.
+/// An address of its own for an imported app or service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EgressStatus {
     /// What callers dial.
     pub address: String,
     /// Where the gateway listens.
     pub bound: String,
-    /// `namespace/app`
+    /// `namespace/app`, or the name of a service
     pub app: String,
     /// Why it does not listen there; absent when it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -112,8 +112,11 @@ pub struct EgressStatus {
 /// One route.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RouteStatus {
-    /// `namespace/app`, or the name of a plain route.
+    /// `namespace/app`, or the name of a service or a plain route.
     pub label: String,
+    /// `app`, `service`, or `route`.
+    #[serde(default)]
+    pub kind: String,
     /// Names that lead to it.
     pub names_total: usize,
     /// The first [`MOST_NAMES`] of them.
@@ -163,7 +166,7 @@ pub struct SourceStatus {
     /// Whether some of that is only remembered from before the restart.
     #[serde(default)]
     pub stale: bool,
-    /// Of another cluster: how many apps it exports that are imported here.
+    /// Of another cluster: how many apps and services it exports that are imported here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apps: Option<usize>,
     /// And how many more it has named, which count for nothing.

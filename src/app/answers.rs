@@ -12,6 +12,7 @@ use crate::admin::status::{
 use crate::config;
 use crate::discovery;
 use crate::model::client::Asker;
+use crate::model::snapshot::Kind;
 use crate::proxy::Usage;
 use crate::routing::endpoint::Health;
 use crate::routing::explain::explain;
@@ -193,6 +194,7 @@ fn routes(table: &Table) -> Vec<RouteStatus> {
 fn route_status(route: &Route) -> RouteStatus {
     RouteStatus {
         label: route.label.to_string(),
+        kind: kind(route.kind).to_owned(),
         names_total: 0,
         names: Vec::new(),
         endpoints: route.candidates.iter().take(MOST_ENDPOINTS).map(endpoint_status).collect(),
@@ -205,6 +207,14 @@ fn route_status(route: &Route) -> RouteStatus {
                 reason: absence.to_string(),
             })
             .collect(),
+    }
+}
+
+fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::App => "app",
+        Kind::Service => "service",
+        Kind::Plain => "route",
     }
 }
 

@@ -165,10 +165,11 @@ fn route(matched: &MatchedRoute, to: &mut impl Write) -> io::Result<()> {
 fn list(explanation: &Explanation) -> &'static str {
     let kind = explanation.route.as_ref().map_or("route", |route| &*route.kind);
     let local = explanation.side.as_ref().is_some_and(|side| side.side == "local");
-    match kind {
-        "import" | "export and import" if local => "the import's allow list",
-        "export" | "export and import" => "the export's allow list",
-        _ => "the allow list",
+    let (is_imported, is_exported) = (kind.contains("import"), kind.contains("export"));
+    match (is_imported && local, is_exported) {
+        (true, _) => "the import's allow list",
+        (false, true) => "the export's allow list",
+        (false, false) => "the allow list",
     }
 }
 

@@ -325,6 +325,7 @@ mod tests {
     fn routes_of_gateway() -> Vec<RouteStatus> {
         let route = |label: &str, name: &str| RouteStatus {
             label: label.into(),
+            kind: "app".into(),
             names_total: 1,
             names: vec![name.into()],
             endpoints: vec![],

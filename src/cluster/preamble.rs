@@ -10,7 +10,7 @@ const VERSION: u8 = 0xe0;
 const APP: u8 = 0xe1;
 /// The caller's trace context (W3C Trace Context §3.2, version 00).
 const TRACEPARENT: u8 = 0xe2;
-/// The caller's bytes are no TLS.
+/// The caller's bytes are no TLS, or a service's, of which nothing is known.
 const PLAIN: u8 = 0xe3;
 
 /// The one version there is. What a later one adds without a new number stands in TLVs that this one passes over.
@@ -31,7 +31,7 @@ pub struct Preamble {
     pub app: Option<AppId>,
     /// The trace that the connection belongs to.
     pub traceparent: Option<Traceparent>,
-    /// Whether the caller's bytes are no TLS: none of them is sent before the link is accepted.
+    /// Whether the caller's bytes are no TLS, or may be none: none of them is sent before the link is accepted.
     pub plain: bool,
 }
 

@@ -40,6 +40,9 @@ pub(super) struct File {
     pub(super) exports: List<Export>,
     /// The apps of other clusters that apps of this one may call.
     pub(super) imports: List<Import>,
+    /// Names with a port that are no apps and that clusters call from each other, such as a trace collector or a database. What
+    /// their callers and they speak is carried as it is.
+    pub(super) services: List<Service>,
     /// Routes to what is no app.
     pub(super) routes: List<Route>,
     /// Files with many routes, one a line: `name-or-*.suffix endpoint…`. These routes are open.
@@ -305,7 +308,7 @@ pub(super) struct Import {
     #[schemars(required)]
     pub(super) clusters: List<String>,
     /// The apps of this cluster that may call it, or `any`; by default nobody.
-    pub(super) allow: Setting<TextOr<Vec<Spot<String>>>>,
+    pub(super) allow: Setting<Callers>,
     /// Its name, instead of those that `names` makes.
     pub(super) name: Setting<String>,
     /// The egress address that it is to have; by default any of `listeners.egress`.
@@ -325,6 +328,67 @@ pub(super) struct Import {
     pub(super) failback: Setting<String>,
     /// What `listeners.dns` says that its name stands for: this gateway (`linked`, the default), or the gateways of the first
     /// healthy cluster (`direct`).
+    pub(super) answer: Setting<Answer>,
+}
+
+/// `any`, or the apps of this cluster that may call.
+pub(super) type Callers = TextOr<Vec<Spot<String>>>;
+
+/// A name with a port that is no app. It has `endpoints` and `export` where it is, `import` where it is called, or all of them.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Service {
+    /// Its name: the same in every cluster, and no app's.
+    #[schemars(required)]
+    pub(super) name: Setting<String>,
+    /// Its port: that of endpoints which name none, and that which callers dial at its address of an egress pool.
+    #[schemars(required, with = "Option<u16>", range(min = 1))]
+    pub(super) port: Setting<String>,
+    /// Where it listens in this cluster: `host:port`, or `host` alone.
+    pub(super) endpoints: List<TextOr<Endpoint>>,
+    /// An active check of the endpoints; by default failed connects alone count.
+    pub(super) check: Setting<Check>,
+    /// Offers it to other clusters.
+    pub(super) export: Setting<ServiceExport>,
+    /// Has it called in other clusters.
+    pub(super) import: Setting<ServiceImport>,
+}
+
+/// Who may call a service from outside of this cluster.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ServiceExport {
+    /// Who may call it.
+    #[schemars(required)]
+    pub(super) allow: Setting<Allow>,
+    /// Whether a connection that carries no more than pings of HTTP/2 would may be closed, in a drain and for `limits.maxAge`. By
+    /// default false: of anything else nobody knows when a call is under way.
+    pub(super) quiet_close: Setting<bool>,
+}
+
+/// How a service of other clusters is called here.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ServiceImport {
+    /// The clusters where it is called, in order of preference. This one may be among them, and then stands for `endpoints`.
+    #[schemars(required)]
+    pub(super) clusters: List<String>,
+    /// The apps of this cluster that may call it, or `any`; by default nobody.
+    pub(super) allow: Setting<Callers>,
+    /// The egress address that it is to have; by default any of `listeners.egress`.
+    pub(super) egress: Setting<Pin>,
+    /// How many egress addresses it has, by default 1.
+    #[schemars(with = "Option<u16>", range(min = 1))]
+    pub(super) addresses: Setting<String>,
+    /// Whether a connection that carries no more than pings of HTTP/2 would may be closed, in a drain, for `limits.maxAge` and to
+    /// come back to a cluster of higher preference. By default false: of anything else nobody knows when a call is under way.
+    pub(super) quiet_close: Setting<bool>,
+    /// With `quietClose`: how long a cluster of higher preference must have been well until connections that went elsewhere are
+    /// closed; by default `30s`.
+    #[schemars(with = "Option<TextOr<u32>>")]
+    pub(super) failback: Setting<String>,
+    /// What `listeners.dns` says that its name stands for: this gateway (`linked`, the default), or the gateways of the first
+    /// healthy cluster (`direct`), which only callers with TLS and its name get through.
     pub(super) answer: Setting<Answer>,
 }
 

@@ -3,16 +3,8 @@
 use super::problem::Wrong;
 
 /// Keys of later versions, which people may know from newer documents.
-const LATER: &[&str] = &[
-    "allowLocalAddresses",
-    "allowed",
-    "allowedApps",
-    "services",
-    "stateDir",
-    "tls",
-    "tokenFile",
-    "tracing",
-];
+const LATER: &[&str] =
+    &["allowLocalAddresses", "allowed", "allowedApps", "stateDir", "tls", "tokenFile", "tracing"];
 
 /// What is wrong with a key that is not among the known ones.
 pub(super) fn unknown_key(key: &str, known: &'static [&'static str]) -> Wrong {

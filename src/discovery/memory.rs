@@ -13,9 +13,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::model::app::AppId;
 use crate::model::name::Name;
-use crate::model::offer::{Exported, Offer, Offers};
+use crate::model::offer::{Callee, Exported, Offer, Offers};
 use crate::model::snapshot::Addresses;
 use crate::state::{Folder, Kept, StateError};
 
@@ -54,7 +53,7 @@ pub async fn recall_addresses(folder: &Path, source: &str) -> Option<Remembered<
 pub async fn recall_apps(
     folder: &Path,
     source: &str,
-) -> Option<Remembered<BTreeMap<AppId, Exported>>> {
+) -> Option<Remembered<BTreeMap<Callee, Exported>>> {
     let Kept { snapshot: Content::Apps(apps), as_of } = recall(folder, source).await? else {
         return None;
     };
@@ -238,7 +237,7 @@ impl From<&Snapshot> for Content {
 
 impl Content {
     fn apps(offers: &Offers) -> Self {
-        let app = |(app, Offer { names, reach }): (&AppId, &Offer)| {
+        let app = |(app, Offer { names, reach }): (&Callee, &Offer)| {
             let names = names.iter().map(ToString::to_string).collect();
             (app.to_string(), App { names, healthy_endpoints: reach.healthy() })
         };
@@ -252,10 +251,10 @@ fn addresses(hosts: BTreeMap<String, Vec<IpAddr>>) -> Addresses {
     Addresses(hosts.filter_map(|(name, list)| Some((Name::parse(&name).ok()?, list))).collect())
 }
 
-fn exported(apps: BTreeMap<String, App>) -> BTreeMap<AppId, Exported> {
+fn exported(apps: BTreeMap<String, App>) -> BTreeMap<Callee, Exported> {
     let apps = apps.into_iter().filter_map(|(app, App { names, healthy_endpoints: healthy })| {
         let names: Vec<_> = names.iter().filter_map(|name| Name::parse(name).ok()).collect();
-        let app = AppId::parse(&app).ok().filter(|_| !names.is_empty())?;
+        let app = Callee::parse(&app).filter(|_| !names.is_empty())?;
         Some((app, Exported { names, healthy }))
     });
     apps.collect()
@@ -299,7 +298,7 @@ mod tests {
 
     #[test]
     fn apps_are_remembered_with_their_names() {
-        let (app, name) = (AppId::parse("shop/a").unwrap(), Name::parse("a.example").unwrap());
+        let (app, name) = (Callee::parse("shop/a").unwrap(), Name::parse("a.example").unwrap());
         let reach = Arc::new(Reach::new(&Arc::default(), 3));
         let offer = Offer { names: vec![name.clone()], reach };
         let apps = BTreeMap::from([(app.clone(), offer)]);

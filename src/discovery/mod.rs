@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use crate::model::routes_file::testing::file;
     use crate::model::snapshot::{
-        Allow, Answer, EndpointSpec, GatewaySpec, ImportSpec, Origin, RouteSpec,
+        Allow, Answer, EndpointSpec, GatewaySpec, ImportSpec, Kind, Origin, RouteSpec,
     };
     use std::path::Path;
 
@@ -206,7 +206,7 @@ mod tests {
         };
         let route = RouteSpec {
             label: "shop/checkout".into(),
-            is_app: true,
+            kind: Kind::App,
             names: vec![],
             allow: Allow::Open,
             import: Some(ImportSpec {

@@ -81,15 +81,16 @@ impl Names {
     }
 
     /// The egress addresses of its own. Where they are ports of one address, whoever brings the port has to send the name too: to an
-    /// ingress listener.
+    /// ingress listener. But for a service whose own port is one of them: then it is there that callers mean.
     fn linked(&self, route: &Route) -> Reach {
         let own = self.egress.get(&route.label).map(Vec::as_slice).unwrap_or_default();
         let ports = own.iter().map(|at| (at.ip(), at.port())).collect();
-        let addresses = if self.zone.has_pool && !own.is_empty() {
-            own.iter().map(SocketAddr::ip).collect()
-        } else {
-            self.zone.gateway.to_vec()
-        };
+        let port = route.import.as_ref().and_then(|import| import.port);
+        let meant = own.iter().filter(|at| self.zone.has_pool || Some(at.port()) == port);
+        let mut addresses: Vec<_> = meant.map(SocketAddr::ip).collect();
+        if addresses.is_empty() {
+            addresses = self.zone.gateway.to_vec();
+        }
         Reach { addresses, ports }
     }
 }

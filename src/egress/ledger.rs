@@ -212,7 +212,7 @@ mod tests {
     }
 
     fn wanted(holders: &[&str]) -> Vec<Wanted> {
-        let spec = EgressSpec { pin: None, addresses: 1 };
+        let spec = EgressSpec::default();
         holders.iter().map(|&holder| Wanted { holder: holder.into(), spec }).collect()
     }
 

@@ -366,7 +366,7 @@ mod tests {
     }
 
     fn want(holder: &str, pin: Option<u16>, addresses: u16) -> Wanted {
-        let spec = EgressSpec { pin: pin.map(Place::Port), addresses };
+        let spec = EgressSpec { pin: pin.map(Place::Port), addresses, port: None };
         Wanted { holder: holder.into(), spec }
     }
 

@@ -3,7 +3,7 @@ use super::proto::exchange_client::ExchangeClient;
 use super::*;
 use crate::model::name::{Name, NamePattern};
 use crate::model::snapshot::{
-    Addresses, Allow, AllowRule, EndpointAt, EndpointSpec, Origin, RouteSpec, Routes,
+    Addresses, Allow, AllowRule, EndpointAt, EndpointSpec, Kind, Origin, RouteSpec, Routes,
 };
 use crate::routing::build::{Inputs, OwnListeners, build};
 use crate::routing::endpoint::Endpoints;
@@ -36,7 +36,7 @@ fn routes(exports: &[(&str, &str)]) -> Routes {
     let origin = Origin { file: Path::new("strait.yaml").into(), line: 1, column: 1 };
     let route = |(number, (app, allowed)): (usize, &(&str, &str))| RouteSpec {
         label: (*app).into(),
-        is_app: true,
+        kind: Kind::App,
         names: vec![(
             NamePattern::Exact(Name::parse(&app.replace('/', "-")).unwrap()),
             origin.clone(),

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
     use crate::model::name::NamePattern;
     use crate::model::snapshot::{
-        Addresses, Allow, EndpointAt, EndpointSpec, Origin, RouteSpec, Routes,
+        Addresses, Allow, EndpointAt, EndpointSpec, Kind, Origin, RouteSpec, Routes,
     };
     use crate::routing::build::{Inputs, OwnListeners, build};
     use crate::routing::endpoint::{Endpoints, Health};
@@ -124,7 +124,7 @@ mod tests {
         };
         let route = RouteSpec {
             label: "shop/checkout".into(),
-            is_app: false,
+            kind: Kind::Plain,
             names: vec![(NamePattern::parse("a.example").unwrap(), origin.clone())],
             allow: Allow::Open,
             import: None,

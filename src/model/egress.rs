@@ -101,20 +101,22 @@ impl Space {
         }
     }
 
-    /// Where Strait listens for a place; `None` for a place of another kind.
-    pub fn bind(&self, place: Place) -> Option<SocketAddr> {
+    /// Where Strait listens for a place of one who may have a port of its own; `None` for a place of another kind.
+    pub fn bind(&self, place: Place, own: Option<u16>) -> Option<SocketAddr> {
         match (self, place) {
             (Self::Ports { bind, .. }, Place::Port(port)) => Some((*bind, port).into()),
-            (Self::Pool { port, .. }, Place::Address(address)) => Some((address, *port).into()),
+            (Self::Pool { port, .. }, Place::Address(address)) => {
+                Some((address, own.unwrap_or(*port)).into())
+            }
             (Self::Ports { .. }, Place::Address(_)) | (Self::Pool { .. }, Place::Port(_)) => None,
         }
     }
 
     /// What callers dial to reach a place; `None` for a place of another kind.
-    pub fn announce(&self, place: Place) -> Option<SocketAddr> {
+    pub fn announce(&self, place: Place, own: Option<u16>) -> Option<SocketAddr> {
         match (self, place) {
             (Self::Ports { announce, .. }, Place::Port(port)) => Some((*announce, port).into()),
-            (Self::Pool { .. }, Place::Address(_)) => self.bind(place),
+            (Self::Pool { .. }, Place::Address(_)) => self.bind(place, own),
             (Self::Ports { .. }, Place::Address(_)) | (Self::Pool { .. }, Place::Port(_)) => None,
         }
     }
@@ -127,12 +129,14 @@ pub struct EgressSpec {
     pub pin: Option<Place>,
     /// How many addresses it has, the pinned one included; at least 1.
     pub addresses: u16,
+    /// The port of a service: its own at an address of a pool, where apps have the pool's.
+    pub port: Option<u16>,
 }
 
 impl Default for EgressSpec {
     /// One address, any.
     fn default() -> Self {
-        Self { pin: None, addresses: 1 }
+        Self { pin: None, addresses: 1, port: None }
     }
 }
 
@@ -168,13 +172,13 @@ mod tests {
         let space = Space::Ports { bind, announce, range: Some(20000..=20001) };
         assert_eq!(places(&space), ["20000", "20001"]);
         let place = Place::Port(20001);
-        assert_eq!(space.bind(place).unwrap().to_string(), "[::]:20001");
-        assert_eq!(space.announce(place).unwrap().to_string(), "10.0.0.5:20001");
+        assert_eq!(space.bind(place, None).unwrap().to_string(), "[::]:20001");
+        assert_eq!(space.announce(place, Some(6379)).unwrap().to_string(), "10.0.0.5:20001");
         assert!(space.gives(place) && !space.gives(Place::Port(30000)));
         assert!(space.takes_pin(Place::Port(30000)), "a pin need not be in the range");
         let pinned = Space::Ports { bind, announce, range: None };
         assert!(places(&pinned).is_empty() && pinned.takes_pin(place) && !pinned.gives(place));
-        assert_eq!(space.bind(Place::Address(announce)), None);
+        assert_eq!(space.bind(Place::Address(announce), None), None);
     }
 
     #[test]
@@ -184,8 +188,11 @@ mod tests {
         assert_eq!(places(&pool("fd00::/64")).len(), 3);
         let space = pool("10.9.0.0/24");
         let at = |address: &str| Place::Address(address.parse().unwrap());
-        assert_eq!(space.bind(at("10.9.0.7")).unwrap().to_string(), "10.9.0.7:50002");
-        assert_eq!(space.announce(at("10.9.0.7")), space.bind(at("10.9.0.7")));
+        for (own, expected) in [(None, "10.9.0.7:50002"), (Some(6379), "10.9.0.7:6379")] {
+            let [bind, announce] =
+                [Space::bind, Space::announce].map(|to| to(&space, at("10.9.0.7"), own));
+            assert_eq!((bind.unwrap().to_string(), bind), (expected.to_owned(), announce));
+        }
         for other in ["10.9.0.0", "10.9.0.255", "10.9.1.1"] {
             assert!(!space.gives(at(other)) && !space.takes_pin(at(other)), "{other}");
         }

@@ -1,24 +1,61 @@
 //! What other clusters offer to this one, and whether it can be reached at this moment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use super::app::AppId;
 use super::name::Name;
 
+/// What one cluster may call in another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Callee {
+    /// An app.
+    App(AppId),
+    /// A service, by the name that it has everywhere.
+    Service(Name),
+}
+
+impl Callee {
+    /// Reads the label of a route, `namespace/app` or a service's name. No name holds a slash.
+    pub fn parse(label: &str) -> Option<Self> {
+        match AppId::parse(label) {
+            Ok(app) => Some(Self::App(app)),
+            Err(_) => Name::parse(label).ok().map(Self::Service),
+        }
+    }
+
+    /// The app, if it is one.
+    pub fn app(&self) -> Option<&AppId> {
+        match self {
+            Self::App(app) => Some(app),
+            Self::Service(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Callee {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::App(app) => app.fmt(out),
+            Self::Service(name) => name.fmt(out),
+        }
+    }
+}
+
 /// What one cluster exports to this one, as it said last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offers {
     /// Whose apps these are.
     pub cluster: Arc<str>,
-    /// Every one that is imported from there.
-    pub apps: BTreeMap<AppId, Offer>,
+    /// Every app and service that is imported from there.
+    pub apps: BTreeMap<Callee, Offer>,
     /// How many more it named, which are not imported from there, or not well-formed.
     pub ignored: usize,
 }
 
-/// One app in another cluster.
+/// One app or service in another cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// The names under which that cluster's gateways take links for it, at least one.
@@ -51,13 +88,15 @@ pub struct Reach {
 #[derive(Debug, Default)]
 pub struct Presence(AtomicBool);
 
-/// The apps of one other cluster that are imported.
+/// The apps and services of one other cluster that are imported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
     /// By name.
     pub apps: BTreeSet<AppId>,
     /// All of these namespaces.
     pub namespaces: BTreeSet<Arc<str>>,
+    /// Services by name.
+    pub services: BTreeSet<Name>,
 }
 
 impl Reach {
@@ -104,9 +143,14 @@ impl Presence {
 }
 
 impl Wanted {
-    /// Whether an app is imported.
-    pub fn has(&self, app: &AppId) -> bool {
-        self.namespaces.contains(app.namespace()) || self.apps.contains(app)
+    /// Whether it is imported.
+    pub fn has(&self, callee: &Callee) -> bool {
+        match callee {
+            Callee::App(app) => {
+                self.namespaces.contains(app.namespace()) || self.apps.contains(app)
+            }
+            Callee::Service(name) => self.services.contains(name),
+        }
     }
 }
 
@@ -129,15 +173,21 @@ mod tests {
 
     #[test]
     fn an_app_is_wanted_by_name_or_with_its_namespace() {
-        let app = |written| AppId::parse(written).unwrap();
         let wanted = Wanted {
-            apps: BTreeSet::from([app("shop/orders")]),
+            apps: BTreeSet::from([AppId::parse("shop/orders").unwrap()]),
             namespaces: BTreeSet::from(["lab".into()]),
+            services: BTreeSet::from([Name::parse("zipkin.example").unwrap()]),
         };
-        for (written, has) in
-            [("shop/orders", true), ("lab/any", true), ("shop/other", false), ("la/b", false)]
-        {
-            assert_eq!(wanted.has(&app(written)), has, "{written}");
+        for (written, has) in [
+            ("shop/orders", true),
+            ("lab/any", true),
+            ("Zipkin.example.", true),
+            ("shop/other", false),
+            ("la/b", false),
+            ("lab", false),
+        ] {
+            assert_eq!(wanted.has(&Callee::parse(written).unwrap()), has, "{written}");
         }
+        assert_eq!(Callee::parse("no name"), None);
     }
 }

@@ -77,14 +77,25 @@ pub struct NamespaceImport {
     pub origin: Origin,
 }
 
+/// What a route stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An app: its sidecars speak mutual TLS, and no two apps may ever share a name.
+    App,
+    /// Something else that clusters may call from each other, under one name: its bytes are carried as they are, whoever speaks
+    /// first.
+    Service,
+    /// A name or a wildcard of `routes`, or of a routes file. Links do not lead there.
+    Plain,
+}
+
 /// One route: the names that lead to it, who may use it, where it goes.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct RouteSpec {
-    /// The metric label: `namespace/app`, or the name of a plain route.
+    /// The metric label: `namespace/app`, or the name of a service or a plain route.
     pub label: Arc<str>,
-    /// Whether the route stands for an app; two apps may never share a name.
-    pub is_app: bool,
+    /// What it stands for.
+    pub kind: Kind,
     /// The names, each with the place that asks for it.
     pub names: Vec<(NamePattern, Origin)>,
     /// Who may use it: for an app, what its export says.

@@ -50,6 +50,11 @@ pub(super) async fn asked(
 ) -> Result<Asked, Refused> {
     match &listening.tenure {
         None => incoming.hello(limit).await.map(Asked::Name),
+        // Nothing is waited for: with many protocols, of databases and mail, the server speaks first.
+        Some(tenure) if tenure.is_service => {
+            incoming.is_said_to_be_plain();
+            Ok(Asked::Address(tenure.bind, None))
+        }
         Some(tenure) => {
             incoming.opening(limit).await.map(|random| Asked::Address(tenure.bind, random))
         }
@@ -80,7 +85,11 @@ pub(super) async fn decide(
         };
         shared.callers.note(client, is_known);
     }
-    let (decision, settings) = decided.map_err(|refusal| refused(shared, &refusal, record))?;
+    let decided = decided.map_err(|refusal| refused(shared, &refusal, record));
+    // Whoever speaks no TLS understands no alert.
+    let (decision, settings) = decided.map_err(|refused| {
+        if incoming.is_plain() { Refused { alert: None, ..refused } } else { refused }
+    })?;
     if incoming.is_plain() {
         takes_plain(&decision.route, client, incoming)
             .inspect_err(|_| record.route(&decision.route.label))?;

@@ -14,7 +14,7 @@ use crate::model::ending::Ending;
 use crate::reactor::Socket;
 use crate::routing::balance::{Attempts, Tried};
 use crate::routing::endpoint::{Endpoint, OpenConnection};
-use crate::routing::table::{Candidate, Decision};
+use crate::routing::table::{Candidate, Decision, Route};
 use crate::socket::{self, Connect};
 
 use super::admission::Limit;
@@ -87,7 +87,18 @@ pub(super) async fn dial(
     let mut candidates = Attempts::beyond(route, *side, mem::take(tried));
     let dialled = first(&mut candidates, &settings.limits, caller, attempts).await;
     *tried = candidates.into_tried();
-    dialled.map_err(|failed| failed.unwrap_or_else(|| refused.clone()))
+    dialled.map_err(|failed| failed.unwrap_or_else(|| nothing(route, refused)))
+}
+
+/// Why nothing is left to try: what was tried before, or else what stands in the way of the first that is configured.
+fn nothing(route: &Route, before: &Refused) -> Refused {
+    match route.absent.first() {
+        Some((at, absence)) if before.ending == Ending::NoHealthyEndpoint => {
+            let reason = format!("no endpoint can be tried; {at}: {absence}");
+            Refused { reason: reason.into(), ..before.clone() }
+        }
+        Some(_) | None => before.clone(),
+    }
 }
 
 /// The first that can be connected to. Err: why the last one cannot, if there was any.

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::routing::table::Table;
+use crate::model::snapshot::Kind;
+use crate::routing::table::{Route, Table};
 use crate::socket;
 
 use super::asked::told;
@@ -34,6 +35,8 @@ const RETRY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Tenure {
     pub(super) bind: SocketAddr,
+    /// What it speaks is nobody's to know: it may be its server that speaks first.
+    pub(super) is_service: bool,
     holder: Arc<str>,
     revoked: AtomicBool,
     /// Ends its connections: it was revoked, or the gateway stops.
@@ -59,7 +62,7 @@ pub(super) struct Egress(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     /// What the table asks for.
-    wanted: BTreeMap<SocketAddr, Arc<str>>,
+    wanted: BTreeMap<SocketAddr, Holder>,
     open: BTreeMap<SocketAddr, Open>,
     /// Tenures that are over but for their connections.
     past: Vec<Weak<Tenure>>,
@@ -68,6 +71,13 @@ struct State {
     opened: usize,
     /// Somebody looks again and again, as long as anything is missing.
     looking: bool,
+}
+
+/// Whose an address is.
+#[derive(Debug, Clone)]
+struct Holder {
+    label: Arc<str>,
+    is_service: bool,
 }
 
 #[derive(Debug)]
@@ -82,7 +92,11 @@ impl Proxy {
     /// Opens and closes egress listeners, so that they are those of the table; what did not change is not touched. What cannot be
     /// opened, or not yet, is tried again.
     pub fn follow_egress(self: &Arc<Self>, table: &Table) {
-        let wanted = table.egress().map(|at| (at.bind, Arc::clone(&at.route.label)));
+        let holder = |route: &Route| {
+            let (label, is_service) = (Arc::clone(&route.label), route.kind == Kind::Service);
+            Holder { label, is_service }
+        };
+        let wanted = table.egress().map(|at| (at.bind, holder(&at.route)));
         let mut state = self.egress.state();
         state.wanted = wanted.collect();
         self.close_unwanted(&mut state);
@@ -129,7 +143,7 @@ impl Proxy {
     fn close_unwanted(&self, state: &mut State) {
         let State { wanted, open, past, .. } = state;
         let is_over = |bind: &SocketAddr, open: &mut Open| {
-            wanted.get(bind).is_none_or(|holder| *holder != open.tenure.holder)
+            wanted.get(bind).is_none_or(|holder| holder.label != open.tenure.holder)
         };
         for (bind, closed) in open.extract_if(.., is_over) {
             past.push(Arc::downgrade(&closed.tenure));
@@ -141,11 +155,11 @@ impl Proxy {
 
     fn open_wanted(&self, state: &mut State) {
         let missing = state.wanted.iter().filter(|(bind, _)| !state.open.contains_key(bind));
-        let missing: Vec<_> = missing.map(|(bind, holder)| (*bind, Arc::clone(holder))).collect();
+        let missing: Vec<_> = missing.map(|(bind, holder)| (*bind, holder.clone())).collect();
         let wanted = &state.wanted;
         state.failed.retain(|bind, _| wanted.contains_key(bind));
         for (bind, holder) in missing {
-            if self.is_free(state, bind, &holder) && state.is_due(bind) {
+            if self.is_free(state, bind, &holder.label) && state.is_due(bind) {
                 match self.open_egress(bind, holder, state.opened) {
                     Ok(open) => {
                         state.opened += 1;
@@ -173,7 +187,7 @@ impl Proxy {
         others.is_empty()
     }
 
-    fn open_egress(&self, bind: SocketAddr, holder: Arc<str>, number: usize) -> io::Result<Open> {
+    fn open_egress(&self, bind: SocketAddr, holder: Holder, number: usize) -> io::Result<Open> {
         let mut sockets = self.inherited.take(bind)?;
         let inherited = !sockets.is_empty();
         if !inherited {
@@ -185,7 +199,8 @@ impl Proxy {
         }
         let shutdown = &self.shared.shutdown;
         let (revoked, stop) = (AtomicBool::new(false), shutdown.serving());
-        let tenure = Arc::new(Tenure { bind, holder, revoked, stop });
+        let Holder { label, is_service } = holder;
+        let tenure = Arc::new(Tenure { bind, is_service, holder: label, revoked, stop });
         let mut listening = Listening::of_egress(Arc::clone(&tenure), shutdown.accepting());
         listening.inherited = inherited;
         let listening = Arc::new(listening);

@@ -32,7 +32,7 @@ pub(super) struct Incoming {
     received: Vec<u8>,
     /// Whether any byte came at all.
     spoke: bool,
-    /// Whether the other end of the link says that its bytes are no TLS.
+    /// Whether nothing is known of its bytes without looking at them: by the word of a link's other end, or for a service.
     said_plain: bool,
     /// Whether a link's other side has been told that it is accepted.
     accepted: bool,
@@ -134,12 +134,13 @@ impl Incoming {
         }
     }
 
-    /// Whether what comes is no TLS, by its first byte or by the word of the gateway at the other end of a link.
+    /// Whether what comes is no TLS, or may be none: by its first byte, by the word of the gateway at the other end of a link, or
+    /// because it is for a service.
     pub(super) fn is_plain(&self) -> bool {
         self.said_plain || self.received.first().is_some_and(|first| *first != HANDSHAKE)
     }
 
-    /// The other end of the link says so.
+    /// The other end of the link says so, or nobody is to look.
     pub(super) fn is_said_to_be_plain(&mut self) {
         self.said_plain = true;
     }

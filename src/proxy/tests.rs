@@ -11,7 +11,7 @@ use crate::config::{Ingress, Limits, Settings};
 use crate::model::ending::{Alert, Ending};
 use crate::model::name::{CanonicalName, NamePattern};
 use crate::model::snapshot::{
-    Addresses, Allow, AllowRule, EndpointAt, EndpointSpec, Origin, RouteSpec, Routes,
+    Addresses, Allow, AllowRule, EndpointAt, EndpointSpec, Kind, Origin, RouteSpec, Routes,
 };
 use crate::routing::build::{Inputs, OwnListeners, build};
 use crate::routing::endpoint::{Endpoints, Health};
@@ -175,7 +175,7 @@ fn route(endpoints: &[SocketAddr]) -> RouteSpec {
     };
     RouteSpec {
         label: "route".into(),
-        is_app: false,
+        kind: Kind::Plain,
         names: vec![(NamePattern::parse(NAME).unwrap(), origin.clone())],
         allow: Allow::Open,
         import: None,

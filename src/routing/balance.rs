@@ -203,7 +203,7 @@ impl Random {
 mod tests {
     use super::*;
     use crate::model::name::Name;
-    use crate::model::snapshot::{Allow, AllowRule, Answer};
+    use crate::model::snapshot::{Allow, AllowRule, Answer, Kind};
     use crate::policy::Policy;
     use crate::routing::endpoint::Endpoints;
     use crate::routing::table::{Import, Via};
@@ -244,7 +244,7 @@ mod tests {
         Route {
             label: "route".into(),
             names: [].into(),
-            is_app: false,
+            kind: Kind::Plain,
             policy: Arc::new(Policy::Open),
             import: None,
             candidates: candidates.into(),
@@ -371,6 +371,7 @@ mod tests {
         }
         let callers = Policy::compile(&Allow::Rules(vec![AllowRule::Any]));
         route.import = Some(Arc::new(Import {
+            port: None,
             callers,
             own,
             quiet_close: true,

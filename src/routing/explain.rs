@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::model::client::{Asker, Client, Side};
 use crate::model::ending::{Alert, Ending};
 use crate::model::name::{CanonicalName, NameError};
+use crate::model::snapshot::Kind;
 use crate::policy::{Admission, Policy};
 
 use super::balance::Attempts;
@@ -84,7 +85,7 @@ fn explain_address(
         label: route.label.to_string(),
         kind: kind(route).into(),
         pattern: at.announce.to_string(),
-        because: "it is the app's egress address".into(),
+        because: "it is an egress address of its own".into(),
         also: vec![],
     };
     let callers = asker.client().map(|client| callers(table, &client)).unwrap_or_default();
@@ -195,11 +196,14 @@ fn matched(table: &Table, found: &Match<'_>, name: &str) -> MatchedRoute {
 }
 
 fn kind(route: &Route) -> &'static str {
-    match (route.is_exported(), &route.import) {
-        (false, None) => "route",
-        (true, None) => "export",
-        (false, Some(_)) => "import",
-        (true, Some(_)) => "export and import",
+    match (route.kind, route.is_exported(), &route.import) {
+        (Kind::Plain, _, _) | (Kind::App | Kind::Service, false, None) => "route",
+        (Kind::App, true, None) => "export",
+        (Kind::App, false, Some(_)) => "import",
+        (Kind::App, true, Some(_)) => "export and import",
+        (Kind::Service, true, None) => "exported service",
+        (Kind::Service, false, Some(_)) => "imported service",
+        (Kind::Service, true, Some(_)) => "exported and imported service",
     }
 }
 
@@ -260,7 +264,7 @@ impl Judged {
             Self::NoClient(_) => {
                 let because = match route.import {
                     Some(_) => {
-                        "the app is imported: what holds is another thing for local clients than for remote ones"
+                        "it is imported: what holds is another thing for local clients than for remote ones"
                     }
                     None => "the route's allow list asks where the client is",
                 };
@@ -433,7 +437,7 @@ mod tests {
     use crate::model::name::NamePattern;
     use crate::model::snapshot::{
         Addresses, Allow, AllowRule, Answer, CallerSpec, EndpointAt, EndpointSpec, GatewaySpec,
-        ImportSpec, Origin, RouteSpec, Routes,
+        ImportSpec, Kind, Origin, RouteSpec, Routes,
     };
     use crate::routing::build::{Inputs, OwnListeners, build};
     use crate::routing::endpoint::Endpoints;
@@ -449,7 +453,7 @@ mod tests {
         };
         RouteSpec {
             label: name.into(),
-            is_app: false,
+            kind: Kind::Plain,
             names: vec![(NamePattern::parse(name).unwrap(), origin.clone())],
             allow,
             import: None,
@@ -586,7 +590,7 @@ mod tests {
         };
         let orders = RouteSpec {
             label: "shop/orders".into(),
-            is_app: true,
+            kind: Kind::App,
             import: Some(import),
             ..route("orders.example", Allow::Rules(vec![rule]), &[("10.0.9.1:50002", 0)])
         };

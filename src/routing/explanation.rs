@@ -45,7 +45,8 @@ pub struct SideAnswer {
 pub struct MatchedRoute {
     /// The route's label.
     pub label: String,
-    /// `route`, `export`, `import`, or `export and import`.
+    /// `route`, `export`, `import`, or `export and import`; of a service `exported service`, `imported service`, or `exported and
+    /// imported service`.
     pub kind: String,
     /// The name or wildcard that matched.
     pub pattern: String,
@@ -67,7 +68,7 @@ pub enum PolicyAnswer {
         /// The rule as the operator wrote it.
         rule: String,
     },
-    /// The app is imported and not exported: for remote clients it is not there.
+    /// It is imported and not exported: for remote clients it is not there.
     OnlyImported,
     /// No export: a link leads to nothing else.
     NotExported,

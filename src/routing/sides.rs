@@ -208,9 +208,8 @@ impl fmt::Display for Why {
         match self {
             Self::NoRoute => out.write_str("no route has this name"),
             Self::NoAddress => out.write_str("no app has this egress address any more"),
-            Self::OnlyImported => out.write_str(
-                "the app is imported and not exported: it is there for local clients alone",
-            ),
+            Self::OnlyImported => out
+                .write_str("it is imported and not exported: it is there for local clients alone"),
             Self::NotExported => {
                 out.write_str("no export has this name, and a link leads to nothing else")
             }
@@ -235,7 +234,7 @@ mod tests {
     use crate::model::name::{Name, NamePattern};
     use crate::model::snapshot::{
         Addresses, Allow, AllowRule, Answer, CallerSpec, EndpointAt, EndpointSpec, GatewaySpec,
-        ImportSpec, Origin, RouteSpec,
+        ImportSpec, Kind, Origin, RouteSpec,
     };
     use crate::routing::balance::Attempts;
     use crate::routing::build::{Inputs, OwnListeners, build};
@@ -277,7 +276,7 @@ mod tests {
         };
         RouteSpec {
             label: "shop/orders".into(),
-            is_app: true,
+            kind: Kind::App,
             names: vec![(NamePattern::parse("orders.example").unwrap(), origin)],
             allow: export.map_or(Allow::Hidden, Allow::Rules),
             import: import.map(|(rules, own)| ImportSpec {
@@ -376,7 +375,7 @@ mod tests {
         let network = vec![AllowRule::Network(net("10.0.0.0/8"))];
         let by_network = table(entry(Some(network), None), &[]);
         assert_eq!(why(&by_network, &linked("east", None)).1, Ending::Denied);
-        let plain = RouteSpec { is_app: false, allow: Allow::Open, ..entry(None, None) };
+        let plain = RouteSpec { kind: Kind::Plain, allow: Allow::Open, ..entry(None, None) };
         assert_eq!(why(&table(plain, &[]), &linked("east", None)).0, Why::NotExported);
     }
 

@@ -11,7 +11,7 @@ use crate::model::arena::Entry;
 use crate::model::client::{Client, Side};
 use crate::model::name::Name;
 use crate::model::offer::{Reach, Wanted};
-use crate::model::snapshot::Answer;
+use crate::model::snapshot::{Answer, Kind};
 use crate::policy::{Admission, Policy};
 
 use super::endpoint::{DialPermit, Dials, Endpoint, Health};
@@ -50,13 +50,12 @@ pub struct EgressAddress {
 
 /// One route, shared by every name that leads to it.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Route {
     /// The metric label.
     pub label: Arc<str>,
-    /// Whether it stands for an app.
-    pub is_app: bool,
-    /// The names of an app; empty for other routes.
+    /// What it stands for.
+    pub kind: Kind,
+    /// The names of an app or a service; empty for plain routes.
     pub names: Box<[Name]>,
     /// Who may use it: judges links and remote clients, and local ones of an app that is not imported.
     pub policy: Arc<Policy>,
@@ -87,6 +86,8 @@ pub struct Import {
     pub quiet_close: bool,
     /// Whether those are carried too who do not speak TLS.
     pub plaintext: bool,
+    /// The port of a service: what callers dial who have nothing but its name.
+    pub port: Option<u16>,
     /// Its names.
     pub names: Box<[Name]>,
     /// What they stand for.
@@ -98,7 +99,11 @@ pub struct Import {
 impl Route {
     /// Whether other clusters may ask for it over a link.
     pub fn is_exported(&self) -> bool {
-        self.is_app && !matches!(*self.policy, Policy::Hidden)
+        let callable = match self.kind {
+            Kind::App | Kind::Service => true,
+            Kind::Plain => false,
+        };
+        callable && !matches!(*self.policy, Policy::Hidden)
     }
 
     /// How many endpoints of its own can be dialled now.
@@ -176,7 +181,7 @@ pub enum Absence {
     NoAddress,
     /// It is this gateway's own listener.
     OwnListener,
-    /// The cluster exports other apps to this one.
+    /// The cluster exports other things to this one.
     NotOffered,
 }
 
@@ -186,7 +191,7 @@ impl fmt::Display for Absence {
             Self::Unresolved => "its DNS name has not been answered yet",
             Self::NoAddress => "its DNS name has no address",
             Self::OwnListener => "it is this gateway's own listener",
-            Self::NotOffered => "the cluster does not export the app to this one",
+            Self::NotOffered => "the cluster does not export it to this one",
         })
     }
 }

@@ -38,6 +38,11 @@ impl Template {
         let tail = [b".", suffix.as_str().as_bytes()].concat();
         ends_with(&self.0, &tail)
     }
+
+    /// Whether this template can make exactly this name.
+    pub(super) fn makes(&self, name: &Name) -> bool {
+        is(&self.0, name.as_str().as_bytes())
+    }
 }
 
 impl Part {
@@ -62,6 +67,19 @@ fn ends_with(parts: &[Part], tail: &[u8]) -> bool {
                 || (1..=taken).any(|taken| {
                     tail.get(..tail.len() - taken).is_some_and(|tail| ends_with(before, tail))
                 })
+        }
+    }
+}
+
+/// Whether the parts can make exactly this text.
+fn is(parts: &[Part], text: &[u8]) -> bool {
+    let Some((last, before)) = parts.split_last() else { return text.is_empty() };
+    match last {
+        Part::Text(end) => text.strip_suffix(&**end).is_some_and(|text| is(before, text)),
+        Part::Placeholder { dots } => {
+            let taken = text.iter().rev().take_while(|&&byte| *dots || byte != b'.').count();
+            (1..=taken)
+                .any(|taken| text.get(..text.len() - taken).is_some_and(|text| is(before, text)))
         }
     }
 }
@@ -101,6 +119,20 @@ mod tests {
         assert!(meets(template, "v2-dapr.shop.svc.cluster.local"));
         assert!(!meets("east-{app}.mesh.example", "mesh.example.org"));
         assert!(meets("{namespace}-{app}.mesh.example", "mesh.example"));
+    }
+
+    #[test]
+    fn a_name_is_made_or_is_free() {
+        let makes = |template: &str, name: &str| {
+            Template::parse(template).makes(&Name::parse(name).unwrap())
+        };
+        assert!(makes("{app}.{namespace}.Mesh.example", "orders.shop.mesh.example"));
+        assert!(makes("{app}.{namespace}.mesh.example", "v2.orders.shop.mesh.example"));
+        assert!(!makes("{app}.{namespace}.mesh.example", "zipkin.mesh.example"));
+        assert!(!makes("{app}.{namespace}.mesh.example", "a.b.other.example"));
+        assert!(makes("{app}.mesh.example", "zipkin.mesh.example"));
+        assert!(makes("{app}-dapr.{namespace}.svc", "a-dapr.b.svc"));
+        assert!(!makes("{app}-dapr.{namespace}.svc", "a.b.svc"));
     }
 
     #[test]

@@ -88,6 +88,37 @@ fn an_app_with_an_egress_address_is_answered_with_that() {
     assert_eq!(ask(server, orders, "SRV"), some(&["0 0 50002 7f090307.addr.mesh.example."]));
 }
 
+/// The address where a service's own port is: at a pool always, among ports where it has pinned that.
+#[test]
+fn a_service_is_answered_with_where_its_own_port_is() {
+    let services = "\
+services:
+  - { name: db.mesh.example, port: 6379, import: { clusters: [east], allow: any } }
+  - { name: zipkin.mesh.example, port: 9411, import: { clusters: [east], allow: any, PIN } }
+";
+    let with = |egress: &str, pin: &str| {
+        let config = CONFIG.replace("link:", &format!("  egress: {{ {egress} }}\nlink:"));
+        format!("{config}{}", services.replace("PIN", pin))
+    };
+    let ports =
+        with("bind: 127.0.0.1, announce: 10.0.0.9, ports: 20000-20099", "egress: { port: 9411 }");
+    let gateway = start(&ports);
+    let (server, db, zipkin) = (listens(&gateway), "db.mesh.example", "Zipkin.mesh.example");
+    assert_eq!(ask(server, zipkin, "A"), some(&["10.0.0.9"]));
+    assert_eq!(ask(server, zipkin, "SRV"), some(&["0 0 9411 0a000009.addr.mesh.example."]));
+    assert_eq!(ask(server, db, "A"), some(&["10.0.0.5"]), "its name leads to the ingress");
+    let (_, found) = ask(server, db, "SRV");
+    assert!(
+        found[0].starts_with("0 0 20") && found[0].ends_with(" 0a000009.addr.mesh.example."),
+        "{found:?}"
+    );
+    gateway.rewrite_all(&with("pool: 127.9.4.0/24, port: 50002", "egress: { address: 127.9.4.7 }"));
+    wait_until("an address of its own", || ask(server, zipkin, "A") == some(&["127.9.4.7"]));
+    assert_eq!(ask(server, zipkin, "SRV"), some(&["0 0 9411 7f090407.addr.mesh.example."]));
+    let (_, found) = ask(server, db, "SRV");
+    assert!(found[0].starts_with("0 0 6379 7f0904"), "{found:?}");
+}
+
 #[test]
 fn a_direct_answer_leaves_a_cluster_that_fails() {
     let (authority, orders) = (Authority::new(), "orders.shop.mesh.example");

@@ -9,6 +9,7 @@ mod linked;
 mod lock;
 mod many;
 mod plain;
+mod services;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};

@@ -132,7 +132,7 @@ fn an_app_imported_by_name_is_left_out_while_it_is_not_exported_or_has_no_health
     let west = Gateway::with_config(&folders.importer(&[("east", east.ingress())], import));
     wait_until("it is known not to be exported", || {
         route(&west, "shop/orders").unwrap()["absent"][0]["reason"]
-            == "the cluster does not export the app to this one"
+            == "the cluster does not export it to this one"
     });
     let checked = exporter(&[("shop/orders", "west")]).replace(
         "] }\nexports",

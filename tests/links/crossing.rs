@@ -136,7 +136,7 @@ fn a_stranger_gets_no_way_onto_a_link() {
     assert_eq!(apps.call_from(NOBODY, &west).unwrap_err(), "UnrecognisedName");
     assert_eq!(
         west.record("unknown_name")["reason"],
-        "the app is imported and not exported: it is there for local clients alone"
+        "it is imported and not exported: it is there for local clients alone"
     );
     assert_eq!(apps.call_from(FRONTEND, &west).unwrap(), "orders");
 }

@@ -293,7 +293,7 @@ fn the_far_cluster_has_the_last_word_and_the_near_one_tells_it() {
         assert_eq!(pair.apps.call(&pair.west).unwrap_err(), "InternalError");
         pair.west.record("no_healthy_endpoint");
         let told = pair.west.status()["routes"].to_string();
-        assert!(told.contains("the cluster does not export the app to this one"), "{told}");
+        assert!(told.contains("the cluster does not export it to this one"), "{told}");
     }
 }
 

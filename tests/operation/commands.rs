@@ -113,7 +113,7 @@ routes:
     let expected = [
         ("all.yaml:2:1", "no key `colour`"),
         ("all.yaml:6:13", "written twice"),
-        ("all.yaml:6:73", "a link leads to apps that are exported"),
+        ("all.yaml:6:73", "a link leads to apps and services that are exported"),
         ("all.yaml:7:13", "the wildcard covers names"),
     ];
     assert_eq!(places.len(), expected.len(), "{said}");

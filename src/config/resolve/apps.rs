@@ -18,7 +18,7 @@ use crate::config::tree::NodeId;
 use crate::model::app::{AppId, AppIdError};
 use crate::model::name::{Name, NamePattern};
 use crate::model::snapshot::{
-    CallerSpec, Check, EndpointAt, EndpointSpec, Origin, ReservedName, RouteSpec,
+    CallerSpec, Check, EndpointAt, EndpointSpec, Kind, Origin, ReservedName, RouteSpec,
 };
 
 use super::callers::Taken;
@@ -115,7 +115,7 @@ impl Resolver<'_> {
             let (is_served, calls) = (app.endpoints.is_some(), app.from.is_some());
             let endpoints = match (is_served, calls) {
                 (false, true) => vec![],
-                (true, _) | (false, false) => self.endpoints(&app.endpoints, spot.node),
+                (true, _) | (false, false) => self.endpoints(&app.endpoints, None, spot.node),
             };
             let check = self.check(&app.check);
             let Some((id, node)) = id else { continue };
@@ -207,7 +207,7 @@ impl Resolver<'_> {
             let (endpoints, check) = (app.endpoints.clone(), app.check);
             routes.push(RouteSpec {
                 label: id.label(),
-                is_app: true,
+                kind: Kind::App,
                 names,
                 allow,
                 import: None,

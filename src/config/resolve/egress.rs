@@ -4,18 +4,18 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::config::file::{self, Setting};
+use crate::config::file::{self, List, Setting};
 use crate::config::problem::Wrong;
 use crate::config::spot::Spot;
 use crate::config::tree::NodeId;
 use crate::config::{AdminAddress, Listeners};
-use crate::model::app::AppId;
-use crate::model::egress::{EgressSpec, Place, Space};
+use crate::model::egress::{EgressSpec, Holder, Place, Space};
 use crate::model::snapshot::{EgressListeners, Origin};
 
-use super::Resolver;
 use super::listeners::network;
+use super::{Resolver, items};
 
 /// The lock's name; `egress::lock` says what is in it.
 const LOCK: &str = "egress.lock";
@@ -30,7 +30,7 @@ pub(super) struct Wishes {
 }
 
 /// Places that are pinned, with who has pinned them.
-pub(super) type Pins = HashMap<Place, (AppId, Origin)>;
+pub(super) type Pins = HashMap<Place, (Holder, Origin)>;
 
 impl Resolver<'_> {
     /// `listeners.egress`, with its lock in the state's folder or beside the file that asks for it.
@@ -100,34 +100,68 @@ impl Resolver<'_> {
 
     /// A port that another listener has would never be free.
     fn check_overlap(&mut self, node: NodeId, space: &Space, listeners: &Listeners) {
-        let admin = match &listeners.admin {
-            AdminAddress::Tcp(address) => Some(*address),
-            AdminAddress::Unix(_) => None,
-        };
-        let ingress = listeners.ingress.iter().map(|ingress| ingress.address);
-        let found =
-            ingress.chain(listeners.metrics).chain(admin).find(|other| meets(space, *other));
-        if let Some(other) = found {
+        if let Some(other) = overlap(space, listeners) {
             let message = format!("another listener has an address of this range: {other}");
             self.wrong(node, Wrong::new(message, "take a range of ports that nothing else uses"));
         }
     }
 
-    /// What an import asks of egress. Where there is none its app has no address; it may have one as soon as there is.
-    pub(super) fn wishes(&mut self, import: &file::Import, id: &AppId, pins: &mut Pins) -> Wishes {
-        let plaintext = import.plaintext.as_ref().and_then(|spot| spot.value).unwrap_or_default();
-        let addresses = self.parse(&import.addresses, addresses).unwrap_or(1);
-        let pin = import.egress.as_ref().and_then(|spot| {
-            let pin = self.pinned(spot)?;
-            if let Some((other, place)) = pins.get(&pin) {
-                let message = format!("{pin} is pinned by {other} too, at {place}");
-                self.wrong(spot.node, Wrong::new(message, "give each app an address of its own"));
-                return None;
+    /// The same of the ports that services have of their own at addresses of a pool.
+    pub(super) fn check_ports(
+        &mut self,
+        services: &List<file::Service>,
+        egress: Option<&EgressListeners>,
+        listeners: &Listeners,
+    ) {
+        let Some(Space::Pool { network, .. }) = egress.map(|egress| &egress.space) else { return };
+        let imported = values(services).filter(|service| service.import.is_some());
+        for spot in imported.filter_map(|service| service.port.as_ref()) {
+            let Some(port) = spot.value.as_deref().and_then(|port| port.parse().ok()) else {
+                continue;
+            };
+            if let Some(other) = overlap(&Space::Pool { network: *network, port }, listeners) {
+                let message =
+                    format!("at each address of the pool another listener has this port: {other}");
+                let fix = "give that listener an address of its own, or another port";
+                self.wrong(spot.node, Wrong::new(message, fix));
             }
-            pins.insert(pin, (id.clone(), self.tree.origin(spot.node)));
-            Some(pin)
-        });
-        Wishes { egress: EgressSpec { pin, addresses }, plaintext }
+        }
+    }
+
+    /// What an import asks of egress. Where there is none its app has no address; it may have one as soon as there is.
+    pub(super) fn wishes(
+        &mut self,
+        import: &file::Import,
+        holder: &Holder,
+        pins: &mut Pins,
+    ) -> Wishes {
+        let plaintext = import.plaintext.as_ref().and_then(|spot| spot.value).unwrap_or_default();
+        let addresses = self.addresses(&import.addresses);
+        let pin = self.pin(&import.egress, holder, pins);
+        Wishes { egress: EgressSpec { pin, addresses, port: None }, plaintext }
+    }
+
+    /// How many addresses are asked for.
+    pub(super) fn addresses(&mut self, written: &Setting<String>) -> u16 {
+        self.parse(written, addresses).unwrap_or(1)
+    }
+
+    /// The place that is asked for, which nobody else may have.
+    pub(super) fn pin(
+        &mut self,
+        written: &Setting<file::Pin>,
+        holder: &Holder,
+        pins: &mut Pins,
+    ) -> Option<Place> {
+        let spot = written.as_ref()?;
+        let pin = self.pinned(spot)?;
+        if let Some((other, place)) = pins.get(&pin) {
+            let message = format!("{pin} is pinned by {other} too, at {place}");
+            self.wrong(spot.node, Wrong::new(message, "give each an address of its own"));
+            return None;
+        }
+        pins.insert(pin, (Arc::clone(holder), self.tree.origin(spot.node)));
+        Some(pin)
     }
 
     fn pinned(&mut self, spot: &Spot<file::Pin>) -> Option<Place> {
@@ -146,14 +180,11 @@ impl Resolver<'_> {
     }
 
     /// Pins that `listeners.egress` cannot give, once both are known.
-    pub(super) fn check_pins(
-        &mut self,
-        imports: Option<&Spot<Vec<Spot<file::Import>>>>,
-        egress: Option<&EgressListeners>,
-    ) {
-        let list = imports.and_then(|spot| spot.value.as_deref()).unwrap_or_default();
-        for import in list.iter().filter_map(|spot| spot.value.as_ref()) {
-            let Some(spot) = &import.egress else { continue };
+    pub(super) fn check_pins(&mut self, file: &file::File, egress: Option<&EgressListeners>) {
+        let apps = values(&file.imports).filter_map(|import| import.egress.as_ref());
+        let services = values(&file.services).filter_map(|service| service.import.as_ref());
+        let services = services.filter_map(|import| import.value.as_ref()?.egress.as_ref());
+        for spot in apps.chain(services) {
             let Some(egress) = egress else {
                 let message = "there is no `listeners.egress`, so no app has an address of its own";
                 let fix =
@@ -176,10 +207,25 @@ impl Resolver<'_> {
     }
 }
 
+/// What could be read of a list.
+fn values<T>(list: &List<T>) -> impl Iterator<Item = &T> {
+    items(list).iter().filter_map(|spot| spot.value.as_ref())
+}
+
 /// A pin as written, if it can be read: what is wrong with it has been noted.
 fn place_of(pin: &file::Pin) -> Option<Place> {
     let text = |setting: &Setting<String>| setting.as_ref().and_then(|spot| spot.value.clone());
     text(&pin.port).or_else(|| text(&pin.address))?.parse().ok()
+}
+
+/// A listener that has an address of a space.
+fn overlap(space: &Space, listeners: &Listeners) -> Option<SocketAddr> {
+    let admin = match &listeners.admin {
+        AdminAddress::Tcp(address) => Some(*address),
+        AdminAddress::Unix(_) => None,
+    };
+    let ingress = listeners.ingress.iter().map(|ingress| ingress.address);
+    ingress.chain(listeners.metrics).chain(admin).find(|other| meets(space, *other))
 }
 
 fn meets(space: &Space, other: SocketAddr) -> bool {
@@ -217,7 +263,7 @@ fn told_address(written: &str) -> Result<IpAddr, Wrong> {
     Ok(address)
 }
 
-fn port_number(written: &str) -> Result<u16, Wrong> {
+pub(super) fn port_number(written: &str) -> Result<u16, Wrong> {
     let digits = written.bytes().all(|byte| byte.is_ascii_digit());
     written.parse().ok().filter(|&port| digits && port != 0).ok_or_else(|| {
         Wrong::new(format!("{written:?} is no port"), "write a number from 1 to 65535")

@@ -16,12 +16,12 @@ use crate::config::units;
 use crate::model::app::AppId;
 use crate::model::name::{Name, NamePattern};
 use crate::model::snapshot::{
-    Allow, AllowRule, Answer, GatewaySpec, ImportSpec, Offering, Origin, RouteSpec,
+    Allow, AllowRule, Answer, GatewaySpec, ImportSpec, Kind, Offering, Origin, RouteSpec,
 };
 
 use super::apps::{App, Apps, Named, app_id};
 use super::clusters::Clusters;
-use super::egress::Wishes;
+use super::egress::{Pins, Wishes};
 use super::namespaces::namespace;
 use super::routes::quiet_close;
 use super::{Resolver, items};
@@ -45,15 +45,16 @@ pub(super) enum Place {
 }
 
 /// An import as written, so far as it is right.
-struct Import {
-    id: AppId,
-    node: NodeId,
-    places: Vec<Place>,
-    allow: Allow,
-    quiet_close: bool,
-    wishes: Wishes,
-    answer: Answer,
-    failback: Duration,
+pub(super) struct Import {
+    /// The label of its route.
+    pub(super) label: Arc<str>,
+    pub(super) node: NodeId,
+    pub(super) places: Vec<Place>,
+    pub(super) allow: Allow,
+    pub(super) quiet_close: bool,
+    pub(super) wishes: Wishes,
+    pub(super) answer: Answer,
+    pub(super) failback: Duration,
 }
 
 impl Resolver<'_> {
@@ -68,16 +69,16 @@ impl Resolver<'_> {
         &mut self,
         written: &List<file::Import>,
         known: &Known<'_>,
+        pins: &mut Pins,
         routes: &mut Vec<RouteSpec>,
     ) {
         let mut imported = HashMap::new();
-        let mut pins = HashMap::new();
         for spot in items(written) {
             let Some(import) = &spot.value else { continue };
             if namespace(import).is_some() {
                 continue;
             }
-            let resolved = self.import(import, spot.node, known);
+            let resolved = self.import((&import.allow, &import.clusters), spot.node, known);
             let Some((id, node)) = self.app_id(&import.app, spot.node) else { continue };
             if let Some(first) = imported.insert(id.clone(), node) {
                 let message =
@@ -85,11 +86,14 @@ impl Resolver<'_> {
                 self.wrong(node, Wrong::new(message, "join the two: one import, all its clusters"));
                 continue;
             }
-            self.check_reach(node, known, imported.len());
-            let wishes = self.wishes(import, &id, &mut pins);
+            if imported.len() == 1 {
+                self.check_reach(node, known);
+            }
+            let wishes = self.wishes(import, &id.label(), pins);
             let own = self.own_app(&import.clusters, &id, known);
-            let exported =
-                routes.iter_mut().find(|route| route.is_app && *route.label == *id.label());
+            let exported = routes
+                .iter_mut()
+                .find(|route| route.kind == Kind::App && *route.label == *id.label());
             let names = match &exported {
                 Some(route) => {
                     self.check_name(import, route);
@@ -101,7 +105,9 @@ impl Resolver<'_> {
             let quiet_close = quiet_close(&import.quiet_close);
             let answer = self.answer(&import.answer, &allow);
             let failback = self.parse(&import.failback, units::duration).unwrap_or(FAILBACK);
-            let import = Import { id, node, places, allow, quiet_close, wishes, answer, failback };
+            let label = id.label();
+            let import =
+                Import { label, node, places, allow, quiet_close, wishes, answer, failback };
             match exported {
                 Some(route) => self.join(import, route),
                 None => routes.extend(self.imported(import, own, names)),
@@ -112,19 +118,16 @@ impl Resolver<'_> {
     /// The parts of an import that stand for themselves. All are looked at, so that all mistakes are noted.
     pub(super) fn import(
         &mut self,
-        written: &file::Import,
+        (allow, clusters): (&Setting<file::Callers>, &List<String>),
         node: NodeId,
         known: &Known<'_>,
     ) -> Option<(Allow, Vec<Place>)> {
-        let allow = self.callers(&written.allow, node, known.apps);
+        let allow = self.callers(allow, node, known.apps);
         let fix = "add `clusters: [NAME, …]`, in the order in which they are to be tried";
-        let clusters = self.required(&written.clusters, node, "clusters", fix)?;
+        let clusters = self.required(clusters, node, "clusters", fix)?;
         let list = clusters.value.as_deref()?;
         if list.is_empty() {
-            self.wrong(
-                clusters.node,
-                Wrong::new("the list is empty: the app is called nowhere", fix),
-            );
+            self.wrong(clusters.node, Wrong::new("the list is empty: it is called nowhere", fix));
         }
         let mut seen = BTreeSet::new();
         let mut places = Vec::new();
@@ -143,7 +146,7 @@ impl Resolver<'_> {
     /// Who may call what is imported: apps of this cluster. Without a list nobody may.
     fn callers(
         &mut self,
-        written: &Setting<TextOr<Vec<Spot<String>>>>,
+        written: &Setting<file::Callers>,
         import: NodeId,
         apps: &Apps,
     ) -> Option<Allow> {
@@ -193,9 +196,9 @@ impl Resolver<'_> {
         }
     }
 
-    /// An import is for local clients: without any it is for nobody. Told once.
-    fn check_reach(&mut self, node: NodeId, known: &Known<'_>, imports: usize) {
-        if known.local.is_empty() && !known.has_egress && imports == 1 {
+    /// An import is for local clients: without any it is for nobody. To be told once.
+    pub(super) fn check_reach(&mut self, node: NodeId, known: &Known<'_>) {
+        if known.local.is_empty() && !known.has_egress {
             let message = "no client is local, so nobody can call what is imported: there is no `local.networks`";
             let fix = "add `local: { networks: [CIDR] }` with the networks of this cluster, or `listeners.egress`";
             self.doubtful(node, Wrong::new(message, fix));
@@ -252,8 +255,8 @@ impl Resolver<'_> {
         names: Vec<(NamePattern, Origin)>,
     ) -> Option<RouteSpec> {
         let mut route = RouteSpec {
-            label: import.id.label(),
-            is_app: true,
+            label: Arc::clone(&import.label),
+            kind: Kind::App,
             names,
             allow: Allow::Hidden,
             import: None,
@@ -269,7 +272,11 @@ impl Resolver<'_> {
 
     /// Puts the priorities of the route's own endpoints and of gateways into one order: that of the import's clusters, and within
     /// this one that of the app.
-    fn import_spec(&mut self, import: Import, route: &mut RouteSpec) -> Option<ImportSpec> {
+    pub(super) fn import_spec(
+        &mut self,
+        import: Import,
+        route: &mut RouteSpec,
+    ) -> Option<ImportSpec> {
         let Import { node, places, allow, quiet_close, wishes, answer, failback, .. } = import;
         let Wishes { egress, plaintext } = wishes;
         let (own, gateways) = (false, vec![]);

@@ -20,6 +20,7 @@ use super::spot::Spot;
 use super::tree::{NodeId, Tree};
 use super::{Links, Listeners, Settings};
 use clusters::cluster_name;
+use egress::Pins;
 use imports::Known;
 
 mod apps;
@@ -30,6 +31,7 @@ mod imports;
 mod listeners;
 mod namespaces;
 mod routes;
+mod services;
 mod settings;
 
 /// All that a configuration says. Where an error was noted, a default stands, or nothing.
@@ -76,8 +78,11 @@ pub(super) fn resolve(tree: &Tree, root: NodeId, file: &File, problems: &mut Pro
     let (local_networks, has_egress) = (&*local, written.is_some());
     let known =
         Known { apps: &apps, templates, clusters: &clusters, local: local_networks, has_egress };
-    resolver.imports(&file.imports, &known, &mut routes);
-    resolver.check_pins(file.imports.as_ref(), egress.as_ref());
+    let mut pins = Pins::new();
+    resolver.imports(&file.imports, &known, &mut pins, &mut routes);
+    resolver.services(&file.services, &known, &mut pins, &mut routes);
+    resolver.check_pins(file, egress.as_ref());
+    resolver.check_ports(&file.services, egress.as_ref(), &listeners);
     let namespaces = resolver.namespaces(&file.imports, &known, &reserved);
     let peers = namespaces::peers(&routes, &namespaces);
     routes.extend(resolver.routes(&file.routes, &clusters));

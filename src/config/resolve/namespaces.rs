@@ -7,9 +7,8 @@ use crate::config::file::{self, List};
 use crate::config::problem::Wrong;
 use crate::config::tree::NodeId;
 use crate::config::units;
-use crate::model::app::AppId;
 use crate::model::egress::EgressSpec;
-use crate::model::offer::Wanted;
+use crate::model::offer::{Callee, Wanted};
 use crate::model::snapshot::{
     EndpointAt, GatewaySpec, ImportSpec, NamespaceImport, PeerSpec, ReservedName, RouteSpec,
 };
@@ -50,7 +49,11 @@ impl Resolver<'_> {
                 continue;
             }
             self.check_names(import, app.node, names);
-            let Some((allow, places)) = self.import(import, spot.node, known) else { continue };
+            let Some((allow, places)) =
+                self.import((&import.allow, &import.clusters), spot.node, known)
+            else {
+                continue;
+            };
             let gateways = self.gateways_alone(places, app.node);
             let quiet_close = quiet_close(&import.quiet_close);
             let failback = self.parse(&import.failback, units::duration).unwrap_or(FAILBACK);
@@ -122,8 +125,14 @@ impl Resolver<'_> {
 pub(super) fn peers(routes: &[RouteSpec], namespaces: &[NamespaceImport]) -> Vec<PeerSpec> {
     let mut peers = Peers::default();
     for route in routes {
-        if let (Some(import), Ok(app)) = (&route.import, AppId::parse(&route.label)) {
-            peers.add(import, |wanted| wanted.apps.insert(app.clone()));
+        match (&route.import, Callee::parse(&route.label)) {
+            (Some(import), Some(Callee::App(app))) => {
+                peers.add(import, |wanted| wanted.apps.insert(app.clone()));
+            }
+            (Some(import), Some(Callee::Service(name))) => {
+                peers.add(import, |wanted| wanted.services.insert(name.clone()));
+            }
+            (None, _) | (_, None) => {}
         }
     }
     for NamespaceImport { namespace, import, .. } in namespaces {

@@ -11,7 +11,7 @@ use crate::config::spot::{Spot, TextOr};
 use crate::config::tree::{NodeId, Value};
 use crate::config::units;
 use crate::model::name::NamePattern;
-use crate::model::snapshot::{Allow, AllowRule, Check, EndpointAt, EndpointSpec, RouteSpec};
+use crate::model::snapshot::{Allow, AllowRule, Check, EndpointAt, EndpointSpec, Kind, RouteSpec};
 
 use super::clusters::Clusters;
 use super::listeners::network;
@@ -39,7 +39,7 @@ impl Resolver<'_> {
         let fix = "add `name: placement.west.example`, or `name: \"*.suffix\"`";
         let name = self.required(&route.name, spot.node, "name", fix);
         let pattern = name.and_then(|name| self.parse_spot(name, route_name).zip(Some(name.node)));
-        let endpoints = self.endpoints(&route.endpoints, spot.node);
+        let endpoints = self.endpoints(&route.endpoints, None, spot.node);
         let check = self.check(&route.check);
         let allow = match &route.allow {
             Some(allow) => self.allow(allow, Of::Route, clusters),
@@ -48,7 +48,7 @@ impl Resolver<'_> {
         let (pattern, node) = pattern?;
         Some(RouteSpec {
             label: pattern.to_string().into(),
-            is_app: false,
+            kind: Kind::Plain,
             names: vec![(pattern, self.tree.origin(node))],
             allow: allow?,
             import: None,
@@ -84,9 +84,11 @@ impl Resolver<'_> {
         Some(Allow::Open)
     }
 
+    /// Endpoints; of one that names no port it is `port`, if there is one to assume.
     pub(super) fn endpoints(
         &mut self,
         written: &List<TextOr<file::Endpoint>>,
+        port: Option<u16>,
         owner: NodeId,
     ) -> Vec<(EndpointSpec, NodeId)> {
         let fix = "add `endpoints: [\"host:port\"]`";
@@ -97,7 +99,7 @@ impl Resolver<'_> {
         let mut seen = HashSet::new();
         let mut endpoints = Vec::new();
         for spot in items(written) {
-            let Some((endpoint, node)) = self.endpoint(spot) else { continue };
+            let Some((endpoint, node)) = self.endpoint(spot, port) else { continue };
             if seen.insert(endpoint.at.clone()) {
                 endpoints.push((endpoint, node));
             } else {
@@ -111,7 +113,12 @@ impl Resolver<'_> {
         endpoints
     }
 
-    fn endpoint(&mut self, spot: &Spot<TextOr<file::Endpoint>>) -> Option<(EndpointSpec, NodeId)> {
+    fn endpoint(
+        &mut self,
+        spot: &Spot<TextOr<file::Endpoint>>,
+        port: Option<u16>,
+    ) -> Option<(EndpointSpec, NodeId)> {
+        let endpoint_at = |text: &str| endpoint_or_host(text, port);
         let nothing = file::Endpoint::default();
         let (at, node, long) = match spot.value.as_ref()? {
             TextOr::Text(text) => match endpoint_at(text) {
@@ -215,7 +222,7 @@ impl Resolver<'_> {
             (None, None, Some(spot), apps) => match of {
                 Of::Export => self.cluster_rule(node, spot, apps, clusters),
                 Of::Route => {
-                    let message = "a link leads to apps that are exported, and to no plain route";
+                    let message = "a link leads to apps and services that are exported, and to no plain route";
                     let fix =
                         "use `networksOf`: it judges the network that a connection comes from";
                     self.wrong(spot.node, Wrong::new(message, fix));
@@ -290,6 +297,15 @@ pub(super) fn endpoint_at(written: &str) -> Result<EndpointAt, Wrong> {
         let fix = "write \"host:port\" or \"ip:port\", for example \"checkout-dapr.shop.svc.cluster.local:50002\"";
         Wrong::new(error.to_string(), fix)
     })
+}
+
+/// The same of who may leave out the port, because it is known.
+fn endpoint_or_host(written: &str, port: Option<u16>) -> Result<EndpointAt, Wrong> {
+    let is_host = !written.contains(':') || written.ends_with(']');
+    match port {
+        Some(port) if is_host => endpoint_at(&format!("{written}:{port}")),
+        Some(_) | None => endpoint_at(written),
+    }
 }
 
 fn networks_of(name: &str, clusters: &Clusters) -> Result<AllowRule, Wrong> {

@@ -1,5 +1,6 @@
 //! The egress addresses that go with a table: planned before it is built, so that none of them is taken for an endpoint.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -9,7 +10,7 @@ use tracing::{info, warn};
 
 use crate::egress::ledger::{Ledger, Settled};
 use crate::egress::plan::Wanted;
-use crate::model::egress::Holder;
+use crate::model::egress::{Holder, Space};
 use crate::model::snapshot::{RouteSpec, Routes};
 use crate::routing::build::OwnListeners;
 use crate::routing::table::Table;
@@ -104,8 +105,12 @@ fn settle(ledger: &mut Ledger, routes: &Routes, now: SystemTime) -> Settling {
     let Settled { allocations, problems, trouble, next } =
         ledger.settle(&egress.lock, &wanted, &egress.space, now);
     let in_use = allocations.0.into_iter().filter(|(_, one)| one.resting.is_none());
+    let ports: HashMap<_, _> = wanted.iter().map(|one| (&one.holder, one.spec.port)).collect();
     let addresses = in_use.filter_map(|(place, one)| {
-        Some((egress.space.bind(place)?, egress.space.announce(place)?, one.holder))
+        let own = ports.get(&one.holder).copied().flatten();
+        let [bind, announce] =
+            [Space::bind, Space::announce].map(|to| to(&egress.space, place, own));
+        Some((bind?, announce?, one.holder))
     });
     let trouble = trouble.iter().map(ToString::to_string);
     let problems = trouble.chain(problems.iter().map(ToString::to_string)).collect();

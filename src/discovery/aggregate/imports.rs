@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use crate::model::app::AppId;
 use crate::model::name::{Name, NamePattern};
-use crate::model::offer::{Offer, Offered};
+use crate::model::offer::{Callee, Offer, Offered};
 use crate::model::snapshot::{
-    Allow, GatewaySpec, ImportSpec, NamespaceImport, Offering, RouteSpec, Routes,
+    Allow, GatewaySpec, ImportSpec, Kind, NamespaceImport, Offering, RouteSpec, Routes,
 };
 use crate::routing::table::Table;
 
@@ -21,8 +21,8 @@ pub(super) fn enter(routes: &Arc<Routes>, offered: &Offered, now: &Table) -> Arc
     let mut entered = Routes::clone(routes);
     for route in &mut entered.routes {
         let Some(import) = &mut route.import else { continue };
-        let Ok(app) = AppId::parse(&route.label) else { continue };
-        mark(import, &app, offered);
+        let Some(callee) = Callee::parse(&route.label) else { continue };
+        mark(import, &callee, offered);
     }
     let mut taken = Taken::new(routes, now);
     for written in &routes.namespaces {
@@ -35,10 +35,10 @@ pub(super) fn enter(routes: &Arc<Routes>, offered: &Offered, now: &Table) -> Arc
     Arc::new(entered)
 }
 
-fn mark(import: &mut ImportSpec, app: &AppId, offered: &Offered) {
+fn mark(import: &mut ImportSpec, callee: &Callee, offered: &Offered) {
     for GatewaySpec { cluster, offering, .. } in &mut import.gateways {
         let Some(offers) = offered.get(cluster) else { continue };
-        *offering = match offers.apps.get(app) {
+        *offering = match offers.apps.get(callee) {
             Some(offer) => Offering::Offered(Offer::clone(offer)),
             None => Offering::Missing,
         };
@@ -49,7 +49,7 @@ fn mark(import: &mut ImportSpec, app: &AppId, offered: &Offered) {
 fn apps(written: &NamespaceImport, offered: &Offered) -> Vec<AppId> {
     let clusters =
         written.import.gateways.iter().filter_map(|gateway| offered.get(&gateway.cluster));
-    let apps = clusters.flat_map(|offers| offers.apps.keys());
+    let apps = clusters.flat_map(|offers| offers.apps.keys().filter_map(Callee::app));
     let within = apps.filter(|app| *app.namespace() == *written.namespace);
     // By what they are called, so that two that differ only in case are one.
     let by_name: BTreeMap<_, _> =
@@ -59,11 +59,11 @@ fn apps(written: &NamespaceImport, offered: &Offered) -> Vec<AppId> {
 
 fn route(written: &NamespaceImport, app: &AppId, names: Vec<Name>, offered: &Offered) -> RouteSpec {
     let mut import = written.import.clone();
-    mark(&mut import, app, offered);
+    mark(&mut import, &Callee::App(app.clone()), offered);
     let name = |name| (NamePattern::Exact(name), written.origin.clone());
     RouteSpec {
         label: app.label(),
-        is_app: true,
+        kind: Kind::App,
         names: names.into_iter().map(name).collect(),
         allow: Allow::Hidden,
         quiet_close: import.quiet_close,
@@ -161,7 +161,7 @@ mod tests {
         let app = |written| AppId::parse(written).unwrap();
         let named = |app: &AppId, name: Name| route(&imported, app, vec![name], &Offered::new());
         let mut plain = named(&app("x/plain"), name("taken.lab.example"));
-        (plain.is_app, plain.import, plain.allow) = (false, None, Allow::Open);
+        (plain.kind, plain.import, plain.allow) = (Kind::Plain, None, Allow::Open);
         plain.label = "taken.lab.example".into();
         let orders = named(&app("shop/orders"), name("orders.shop.example"));
         let namespace = NamespaceImport {
@@ -187,8 +187,8 @@ mod tests {
     fn offered(says: &[(&str, &[&str])]) -> Offered {
         let presence = Arc::<Presence>::default();
         let offer = |written: &&str| {
-            let app = AppId::parse(written).unwrap();
-            let far = Name::parse(&format!("{}.far.example", app.app()));
+            let app = Callee::parse(written).unwrap();
+            let far = Name::parse(&format!("{}.far.example", app.app().unwrap().app()));
             let names = vec![far.unwrap_or_else(|_| name("far.example"))];
             (app, Offer { names, reach: Arc::new(Reach::new(&presence, 1)) })
         };

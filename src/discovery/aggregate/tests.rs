@@ -1,7 +1,7 @@
 use super::debounce::{AT_MOST, QUIET};
 use super::*;
 use crate::discovery::Snapshot;
-use crate::model::snapshot::{Allow, EndpointAt, EndpointSpec, Origin, RouteSpec};
+use crate::model::snapshot::{Allow, EndpointAt, EndpointSpec, Kind, Origin, RouteSpec};
 use crate::routing::build::OwnListeners;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ fn routes() -> Arc<Routes> {
     };
     let route = RouteSpec {
         label: "shop/checkout".into(),
-        is_app: true,
+        kind: Kind::App,
         names: vec![],
         allow: Allow::Open,
         import: None,

@@ -20,8 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::model::app::AppId;
-use crate::model::offer::Exported;
+use crate::model::offer::{Callee, Exported};
 use crate::routing::table::Peer;
 use crate::telemetry::metrics::Metrics;
 
@@ -64,7 +63,7 @@ pub struct Undialled {
 /// What a gateway has told, so far as it counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Heard {
-    apps: BTreeMap<AppId, Exported>,
+    apps: BTreeMap<Callee, Exported>,
     /// How many others it has named.
     ignored: usize,
 }

@@ -104,8 +104,8 @@ async fn dialled(does: Does) -> Result<Box<dyn Stream>, Undialled> {
 }
 
 fn wanted() -> Arc<Wanted> {
-    let apps = BTreeSet::from([AppId::parse("shop/orders").unwrap()]);
-    Arc::new(Wanted { apps, namespaces: BTreeSet::from(["lab".into()]) })
+    let apps = BTreeSet::from([crate::model::app::AppId::parse("shop/orders").unwrap()]);
+    Arc::new(Wanted { apps, namespaces: BTreeSet::from(["lab".into()]), ..Wanted::default() })
 }
 
 /// Gateways at the ports 1, 2 and so on.
@@ -213,7 +213,7 @@ async fn an_app_that_comes_or_goes_is_a_new_snapshot_and_the_marks_of_others_sta
     let first = bench.hears_offers().await;
     let second = bench.hears_offers().await;
     assert_eq!(told(&second), ["lab/a 1", "lab/b 1"]);
-    let a = AppId::parse("lab/a").unwrap();
+    let a = Callee::parse("lab/a").unwrap();
     assert!(Arc::ptr_eq(&first.apps[&a].reach, &second.apps[&a].reach));
     assert_eq!(told(&*bench.hears_offers().await), ["lab/a 1"]);
 }
@@ -224,7 +224,7 @@ async fn a_gateway_that_falls_silent_is_lost_after_three_heartbeats_and_its_apps
     let offers = bench.hears_offers().await;
     let heard = Instant::now();
     bench.gateway(1, Does::IsDown);
-    let reach = Arc::clone(&offers.apps[&AppId::parse("lab/a").unwrap()].reach);
+    let reach = Arc::clone(&offers.apps[&Callee::parse("lab/a").unwrap()].reach);
     while reach.is_there() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -256,7 +256,7 @@ async fn while_one_gateway_is_heard_the_cluster_is_there() {
     let says = || Does::Says(vec![state(&[("lab/a", 1)])]);
     let mut bench = bench(&[Does::FallsSilent(vec![state(&[("lab/a", 1)])]), says()]);
     let offers = bench.hears_offers().await;
-    let reach = Arc::clone(&offers.apps[&AppId::parse("lab/a").unwrap()].reach);
+    let reach = Arc::clone(&offers.apps[&Callee::parse("lab/a").unwrap()].reach);
     bench.gateway(1, Does::IsDown);
     let start = Instant::now();
     while bench.health(1) == Health::Healthy {

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 
 use crate::exchange::proto::{App, State};
 use crate::exchange::{MOST_APPS, MOST_NAMES};
-use crate::model::app::AppId;
 use crate::model::cluster::is_own_name;
 use crate::model::name::Name;
-use crate::model::offer::{Exported, Wanted};
+use crate::model::offer::{Callee, Exported, Wanted};
 
 use super::Heard;
 
@@ -41,8 +40,8 @@ pub(super) fn translate(cluster: &str, wanted: &Wanted, state: State) -> Result<
     Ok(Heard { ignored: said - heard.len(), apps: heard })
 }
 
-fn app(wanted: &Wanted, said: &App) -> Option<(AppId, Exported)> {
-    let id = AppId::parse(&said.app).ok().filter(|id| wanted.has(id))?;
+fn app(wanted: &Wanted, said: &App) -> Option<(Callee, Exported)> {
+    let id = Callee::parse(&said.app).filter(|id| wanted.has(id))?;
     let names = said.names.iter().take(MOST_NAMES).filter(|name| !is_own_name(name));
     let names: Vec<_> = names.filter_map(|name| Name::parse(name).ok()).collect();
     (!names.is_empty()).then_some((id, Exported { names, healthy: said.healthy_endpoints }))
@@ -51,12 +50,14 @@ fn app(wanted: &Wanted, said: &App) -> Option<(AppId, Exported)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::app::AppId;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
     fn wanted() -> Wanted {
         let apps = BTreeSet::from([AppId::parse("shop/orders").unwrap()]);
-        Wanted { apps, namespaces: BTreeSet::from(["lab".into()]) }
+        let services = BTreeSet::from([Name::parse("db.example").unwrap()]);
+        Wanted { apps, namespaces: BTreeSet::from(["lab".into()]), services }
     }
 
     fn app(app: &str, names: &[&str]) -> App {
@@ -79,6 +80,8 @@ mod tests {
         let apps = vec![
             app("shop/orders", &["Orders.shop.example."]),
             app("shop/stock", &["stock.shop.example"]),
+            app("db.example", &["db.example"]),
+            app("other.example", &["other.example"]),
             app("lab/a", &["a.lab.example", "a.other.example"]),
             app("no app", &["b.lab.example"]),
             app("lab/nameless", &[]),
@@ -86,9 +89,12 @@ mod tests {
             app("lab/sly", &["exchange.west.strait.internal"]),
             app("lab/a", &["again.lab.example"]),
         ];
-        let expected =
-            ["lab/a a.lab.example,a.other.example 2", "shop/orders orders.shop.example 2"];
-        assert_eq!(heard(apps), (expected.map(String::from).to_vec(), 6));
+        let expected = [
+            "lab/a a.lab.example,a.other.example 2",
+            "shop/orders orders.shop.example 2",
+            "db.example db.example 2",
+        ];
+        assert_eq!(heard(apps), (expected.map(String::from).to_vec(), 7));
     }
 
     #[test]

@@ -8,8 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::model::app::AppId;
-use crate::model::offer::{Exported, Offer, Offers, Presence, Reach, Wanted};
+use crate::model::offer::{Callee, Exported, Offer, Offers, Presence, Reach, Wanted};
 use crate::routing::endpoint::Endpoint;
 
 use super::super::memory::Remembered;
@@ -73,7 +72,7 @@ impl Watcher {
     /// Takes over what was offered before the restart, so far as it is still wanted.
     pub(super) fn recall(
         &mut self,
-        remembered: Remembered<BTreeMap<AppId, Exported>>,
+        remembered: Remembered<BTreeMap<Callee, Exported>>,
         wanted: &Wanted,
     ) -> Said {
         let Remembered { said: mut apps, as_of } = remembered;
@@ -156,7 +155,7 @@ impl Watcher {
     /// Marks stay with their apps, so that tables which hold them see what becomes of them.
     fn enter(&mut self, heard: Heard) -> Offers {
         let before = self.offers.take().map(|offers| offers.apps).unwrap_or_default();
-        let offer = |(app, Exported { names, healthy }): (AppId, Exported)| {
+        let offer = |(app, Exported { names, healthy }): (Callee, Exported)| {
             let known = before.get(&app).map(|offer| Arc::clone(&offer.reach));
             let reach = known.unwrap_or_else(|| Arc::new(Reach::new(&self.presence, healthy)));
             reach.set_healthy(healthy);

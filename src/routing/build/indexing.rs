@@ -6,7 +6,7 @@ use crate::model::arena::Entry;
 use crate::model::cluster::{OWN_DOMAIN, covers_own_names};
 use crate::model::name::{Name, NamePattern};
 use crate::model::routes_file::RoutesFile;
-use crate::model::snapshot::{Origin, ReservedName, RouteSpec, Routes};
+use crate::model::snapshot::{Kind, Origin, ReservedName, RouteSpec, Routes};
 
 use super::super::names::{Names, NotAdded, Position, Written};
 use super::super::template::Template;
@@ -63,6 +63,9 @@ impl<'a> Indexer<'a> {
     fn route(&mut self, number: u32, spec: &'a RouteSpec) {
         for (pattern, origin) in &spec.names {
             match pattern {
+                NamePattern::Exact(name) if spec.kind == Kind::Service => {
+                    self.keep_services_apart(name, origin);
+                }
                 NamePattern::Exact(_) => {}
                 NamePattern::Below(suffix) => self.keep_templates_free(suffix, || origin.clone()),
             }
@@ -120,7 +123,8 @@ impl<'a> Indexer<'a> {
         };
         let place = self.place(first).map_or_else(String::new, |place| format!(" at {place}"));
         let [one, two] = [other, route].map(|route| self.label(route));
-        let apps = other != route && self.is_app(other) && self.is_app(route);
+        let is_app = |route| self.kind(route) == Kind::App;
+        let apps = other != route && is_app(other) && is_app(route);
         let (message, fix) = if apps {
             let message = format!(
                 "{one}{place} has this name too; Dapr would hand calls for one of them to the other"
@@ -142,6 +146,19 @@ impl<'a> Indexer<'a> {
             );
             let fix = "write the names one by one, or choose another suffix".into();
             self.report(origin(), &format!("*.{suffix}"), message, fix);
+        }
+    }
+
+    /// An app that would have the name of a service may come any day, from a source or from another cluster.
+    fn keep_services_apart(&mut self, name: &Name, origin: &Origin) {
+        let met = self.templates.iter().find(|(_, template)| template.makes(name));
+        if let Some((reserved, _)) = met {
+            let message = format!(
+                "{:?} at {} makes this name for an app, and a name leads to one thing",
+                reserved.template, reserved.origin
+            );
+            let fix = "choose a name that no app can have".into();
+            self.report(origin.clone(), name.as_str(), message, fix);
         }
     }
 
@@ -182,8 +199,8 @@ impl<'a> Indexer<'a> {
         self.spec(route).map_or(FILE_LABEL, |spec| &spec.label)
     }
 
-    fn is_app(&self, route: u32) -> bool {
-        self.spec(route).is_some_and(|spec| spec.is_app)
+    fn kind(&self, route: u32) -> Kind {
+        self.spec(route).map_or(Kind::Plain, |spec| spec.kind)
     }
 
     fn report(&mut self, origin: Origin, text: &str, message: String, fix: String) {

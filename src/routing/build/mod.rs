@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use crate::model::name::{Name, NamePattern};
 use crate::model::routes_file::RoutesFile;
-use crate::model::snapshot::{Addresses, Allow, EndpointAt, ImportSpec, Origin, RouteSpec, Routes};
+use crate::model::snapshot::{
+    Addresses, Allow, EndpointAt, ImportSpec, Kind, Origin, RouteSpec, Routes,
+};
 use crate::policy::Policy;
 
 use super::endpoint::Endpoints;
@@ -128,8 +130,8 @@ impl Maker<'_> {
         }
         Route {
             label: Arc::clone(&spec.label),
-            is_app: spec.is_app,
-            names: if spec.is_app { exact_names(spec).cloned().collect() } else { [].into() },
+            kind: spec.kind,
+            names: names(spec),
             policy: Arc::new(Policy::compile(&spec.allow)),
             import: spec.import.as_ref().map(|import| Arc::new(compiled(spec, import))),
             candidates: ordered(candidates),
@@ -151,7 +153,7 @@ impl Maker<'_> {
         let written: Vec<_> = list.iter().map(ToString::to_string).collect();
         Route {
             label: Arc::clone(&self.file_label),
-            is_app: false,
+            kind: Kind::Plain,
             names: [].into(),
             policy: Arc::clone(&self.open),
             import: None,
@@ -164,6 +166,14 @@ impl Maker<'_> {
             // a colon, as every endpoint does.
             dials: self.resolver.endpoints.dials(&written.join(" ")),
         }
+    }
+}
+
+/// Those that a route itself knows: a plain one may have a wildcard, and needs none.
+fn names(spec: &RouteSpec) -> Box<[Name]> {
+    match spec.kind {
+        Kind::App | Kind::Service => exact_names(spec).cloned().collect(),
+        Kind::Plain => [].into(),
     }
 }
 
@@ -180,10 +190,10 @@ fn exact_names(spec: &RouteSpec) -> impl Iterator<Item = &Name> {
 }
 
 fn compiled(spec: &RouteSpec, import: &ImportSpec) -> Import {
-    let &ImportSpec { own, quiet_close, failback, plaintext, answer, .. } = import;
+    let &ImportSpec { own, quiet_close, failback, plaintext, answer, egress, .. } = import;
     let names = exact_names(spec).cloned().collect();
     let callers = Policy::compile(&import.allow);
-    Import { callers, own, quiet_close, plaintext, names, answer, failback }
+    Import { callers, own, quiet_close, plaintext, port: egress.port, names, answer, failback }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ fn route(line: u32, names: &[&str], endpoints: &[&str]) -> RouteSpec {
     };
     RouteSpec {
         label: names[0].into(),
-        is_app: false,
+        kind: Kind::Plain,
         names: names.iter().map(|name| (NamePattern::parse(name).unwrap(), origin(line))).collect(),
         allow: Allow::Open,
         import: None,
@@ -35,7 +35,7 @@ fn route(line: u32, names: &[&str], endpoints: &[&str]) -> RouteSpec {
 }
 
 fn app(line: u32, label: &str, names: &[&str]) -> RouteSpec {
-    RouteSpec { label: label.into(), is_app: true, ..route(line, names, &["10.0.0.1:50002"]) }
+    RouteSpec { label: label.into(), kind: Kind::App, ..route(line, names, &["10.0.0.1:50002"]) }
 }
 
 fn reserved(template: &str, suffix: &str) -> ReservedName {
@@ -139,6 +139,34 @@ fn no_wildcard_may_cover_what_a_template_makes() {
     assert_eq!(found.len(), 2, "{found:#?}");
     assert!(found[0].starts_with("strait.yaml:3:5: \"*.shop.mesh.example\": the wildcard covers"));
     assert!(found[1].starts_with("names.map:1:1: \"*.example\": the wildcard covers"));
+}
+
+#[test]
+fn the_name_of_a_service_is_nothing_elses() {
+    let service =
+        |line, name| RouteSpec { kind: Kind::Service, ..route(line, &[name], &["10.0.0.1:1"]) };
+    let routes = Routes {
+        routes: vec![
+            app(3, "shop/orders", &["orders.other"]),
+            route(4, &["plain.other"], &["10.0.0.1:1"]),
+            service(5, "orders.other"),
+            service(6, "plain.other"),
+            service(7, "db.shop.mesh.example"),
+            service(8, "db.mesh.example"),
+        ],
+        reserved: vec![reserved("{app}.{namespace}.mesh.example", "mesh.example")],
+        ..Routes::default()
+    };
+    let expected = [
+        "strait.yaml:5:5: \"orders.other\": the name is written twice: shop/orders has it at strait.yaml:3:5,",
+        "strait.yaml:6:5: \"plain.other\": the name is written twice: plain.other has it at strait.yaml:4:5,",
+        "strait.yaml:7:5: \"db.shop.mesh.example\": \"{app}.{namespace}.mesh.example\" at strait.yaml:1:5 makes this name",
+    ];
+    let found = errors(&routes);
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found}");
+    }
 }
 
 #[test]
@@ -301,7 +329,8 @@ fn gateways_are_resolved_and_kept_apart_from_endpoints() {
         ],
     };
     let own = ["203.0.113.1:8443"];
-    let both = RouteSpec { is_app: true, import: Some(import), ..route(3, &["a.example"], &own) };
+    let both =
+        RouteSpec { kind: Kind::App, import: Some(import), ..route(3, &["a.example"], &own) };
     let routes = Routes { routes: vec![both], ..Routes::default() };
     let answer = ["203.0.113.2", "203.0.113.1"].map(|address| address.parse().unwrap());
     let addresses = Addresses([(Name::parse("gw.east").unwrap(), answer.into())].into());
