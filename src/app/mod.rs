@@ -361,6 +361,7 @@ fn published(
         probes.follow(&generation.table);
         if let Some(proxy) = proxy.upgrade() {
             proxy.follow_egress(&generation.table);
+            proxy.follow_names(&generation.table);
         }
         peers.send_replace(generation.table.peers().into());
     })

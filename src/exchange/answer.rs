@@ -90,7 +90,7 @@ impl Teller {
 
     fn exported<S>(&self, generation: &Generation<S>) -> Vec<Arc<Route>> {
         let exported = generation.table.exported_to(&self.cluster);
-        let named = exported.filter(|route| !route.names.is_empty());
+        let named = exported.filter(|route| route.names().next().is_some());
         let mut routes: Vec<_> = named.map(Arc::clone).collect();
         routes.sort_unstable_by(|one, other| one.label.cmp(&other.label));
         if routes.len() > MOST_APPS {
@@ -109,7 +109,7 @@ impl Teller {
 fn state(own: &Arc<str>, routes: &[Arc<Route>]) -> State {
     let app = |route: &Arc<Route>| App {
         app: route.label.to_string(),
-        names: route.names.iter().take(MOST_NAMES).map(ToString::to_string).collect(),
+        names: route.names().take(MOST_NAMES).map(ToString::to_string).collect(),
         healthy_endpoints: healthy(route),
     };
     State { cluster: own.to_string(), apps: routes.iter().map(app).collect() }

@@ -39,7 +39,7 @@ pub enum Ending {
     IdleTimeout,
     /// Closed because the gateway stops.
     Drained,
-    /// The egress address that it came by was to be another app's.
+    /// The egress address or the name that it came by was to be another app's.
     Revoked,
     /// Over a limit.
     Overloaded,

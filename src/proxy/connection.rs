@@ -31,6 +31,7 @@ use super::listener::Listening;
 use super::record::Record;
 use super::refuse::{self, Refused};
 use super::relay::{End, Leaving, Relay, Terms};
+use super::renamed;
 
 /// A PROXY header comes in the first segment, or in that segment's retransmission: the protocol's specification (§2) asks
 /// receivers to wait at least 3 s for that.
@@ -178,10 +179,18 @@ async fn join(
     let (decision, settings) = decide(shared, &asked, incoming, &client, record).await?;
     record.caller(decision.caller.clone());
     record.route(&decision.route.label);
+    let hold = asked.name().and_then(|name| decision.route.hold(name.as_str())).cloned();
+    if let Some(hold) = hold.as_ref().filter(|hold| hold.has_others()) {
+        // On the heap: hardly any name has ever been another app's.
+        Box::pin(renamed::wait(shared, hold)).await?;
+    }
     let dial = shared.dialling.enter(asked.random().unwrap_or_else(|| record.id().random()))?;
     let way = Way::new(decision, settings);
     let onward = Onward::new(Arc::clone(core), way, announced);
     let joined = reach(shared, incoming, dial, onward, record).await?;
+    if let Some(hold) = hold {
+        record.held.stay = Some(hold.enter().ok_or_else(|| Refused::cut(true))?);
+    }
     far::accepted(&mut incoming.leg).await?;
     Ok(joined)
 }
@@ -314,9 +323,13 @@ async fn carry(
     listening: &Listening,
     client: Leg,
     joined: Joined,
-    record: Box<Record>,
+    mut record: Box<Record>,
 ) {
     let stop = listening.cut(core);
+    if record.is_revoked() {
+        // Since it was let in. Whoever ends those that are carried has not seen this one.
+        return record.relayed(End::Stopped, 0, 0);
+    }
     let Joined { endpoint, preface, header, sent, counters, idle, may_leave, away, awaited } =
         joined;
     match watched(client, endpoint) {
@@ -379,6 +392,9 @@ async fn relay(
     let back: &(dyn Fn(f64) -> bool + Sync) = &due_back;
     let leaving = Leaving { wanted: &wanted, drain: &shared.draining, back: away.then_some(back) };
     let leaving = may_leave.then_some(leaving);
+    let hold = record.held.stay.as_ref().map(|stay| Arc::clone(stay.hold()));
+    let revocable = hold.map(|hold| renamed::Revocable::new(hold, stop));
+    let stop = revocable.as_ref().map_or(stop, renamed::Revocable::stop);
     let (up, down) = counters;
     let terms = Terms { up, down, idle, stop, leaving };
     let mut relay = Relay::new(&mut client, &mut endpoint, preface, header, terms);

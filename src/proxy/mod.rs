@@ -34,6 +34,7 @@ mod places;
 mod record;
 mod refuse;
 mod relay;
+mod renamed;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -66,7 +67,7 @@ pub struct Shared {
     discarding: places::Places,
     dialling: dial::Dialling,
     callers: callers::Callers,
-    /// Counts egress addresses that changed their app while connections lived.
+    /// Counts egress addresses and names that changed their app while connections lived.
     revocations: AtomicU64,
     /// Nothing is accepted before it is cancelled.
     opened: CancellationToken,

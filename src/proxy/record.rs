@@ -18,6 +18,7 @@ use crate::model::ending::{Alert, Ending};
 use crate::model::name::CanonicalName;
 use crate::reactor::{self, Socket};
 use crate::routing::endpoint::OpenConnection;
+use crate::routing::holds::Stay;
 use crate::routing::table::Route;
 use crate::telemetry::links::{Direction, OpenLink};
 use crate::telemetry::metrics::RouteMeters;
@@ -71,6 +72,8 @@ pub(super) struct Held {
     pub(super) link: Option<OpenLink>,
     /// It is open.
     pub(super) open: Option<TaskTrackerToken>,
+    /// Came by a name, to what that led to.
+    pub(super) stay: Option<Stay>,
 }
 
 /// How it ended.
@@ -192,6 +195,12 @@ impl Record {
         }
     }
 
+    /// Whether it has to end because its address or its name is to be another app's.
+    pub(super) fn is_revoked(&self) -> bool {
+        let name = self.held.stay.as_ref().is_some_and(Stay::is_revoked);
+        name || self.listening.is_revoked()
+    }
+
     /// The listener that it came to.
     pub(super) fn listening(&self) -> Arc<Listening> {
         Arc::clone(&self.listening)
@@ -256,7 +265,7 @@ impl Record {
             End::ResetByClient => Ending::ResetByClient,
             End::ResetByEndpoint => Ending::ResetByEndpoint,
             End::Idle => Ending::IdleTimeout,
-            End::Stopped if self.listening.is_revoked() => Ending::Revoked,
+            End::Stopped if self.is_revoked() => Ending::Revoked,
             End::Silent => Ending::ConnectFailed,
             End::Quiet | End::Stopped => Ending::Drained,
             End::Fault => Ending::Internal,
@@ -364,7 +373,7 @@ impl Finish for Record {
     }
 
     fn is_revoked(&self) -> bool {
-        self.listening.is_revoked()
+        Self::is_revoked(self)
     }
 
     fn unanswered(self: Box<Self>, carried: Carried, client: Socket, awaited: Box<Awaited>) {

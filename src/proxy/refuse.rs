@@ -94,7 +94,7 @@ impl Refused {
     /// Before its endpoint was connected, the gateway or the address had to end it.
     pub(super) fn cut(is_revoked: bool) -> Self {
         if is_revoked {
-            return Self::new(Ending::Revoked, "the egress address is to be another app's");
+            return Self::new(Ending::Revoked, "its name or egress address is to be another app's");
         }
         Self::new(Ending::Drained, "the gateway stops")
     }

@@ -243,7 +243,7 @@ mod tests {
         candidates.sort_by_key(|candidate| candidate.priority);
         Route {
             label: "route".into(),
-            names: [].into(),
+            holds: [].into(),
             kind: Kind::Plain,
             policy: Arc::new(Policy::Open),
             import: None,

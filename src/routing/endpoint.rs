@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::model::snapshot::Check;
 
+use super::holds::Holds;
+
 /// Failed connects in a row that eject an endpoint: one may be chance, and a pod that restarts fails many.
 const FAILURES_TO_EJECT: u32 = 3;
 /// The first ejection; each further one is twice as long. A daprd tries a call again after a second.
@@ -236,6 +238,8 @@ pub struct Endpoints {
     /// By cluster: what fails as one cluster's gateway may well answer as a sidecar, or as another's.
     gateways: HashMap<(SocketAddr, Arc<str>), Weak<Endpoint>>,
     dials: HashMap<Box<str>, Weak<Dials>>,
+    /// Which route has a name, for those who came by it.
+    pub(super) holds: Holds,
 }
 
 impl Endpoints {
@@ -270,6 +274,7 @@ impl Endpoints {
         self.checked.retain(|_, endpoint| endpoint.strong_count() > 0);
         self.gateways.retain(|_, endpoint| endpoint.strong_count() > 0);
         self.dials.retain(|_, dials| dials.strong_count() > 0);
+        self.holds.purge();
     }
 
     /// Every living endpoint.

@@ -6,6 +6,7 @@ pub mod callers;
 pub mod endpoint;
 pub mod explain;
 mod explanation;
+pub mod holds;
 mod index;
 pub mod live;
 mod names;

@@ -15,6 +15,7 @@ use crate::model::snapshot::{Answer, Kind};
 use crate::policy::{Admission, Policy};
 
 use super::endpoint::{DialPermit, Dials, Endpoint, Health};
+use super::holds::Hold;
 use super::names::Names;
 use super::sides::{Sides, Why};
 
@@ -56,7 +57,7 @@ pub struct Route {
     /// What it stands for.
     pub kind: Kind,
     /// The names of an app or a service; empty for plain routes.
-    pub names: Box<[Name]>,
+    pub holds: Box<[Arc<Hold>]>,
     /// Who may use it: judges links and remote clients, and local ones of an app that is not imported.
     pub policy: Arc<Policy>,
     /// What local clients have instead, for an app that is imported.
@@ -104,6 +105,16 @@ impl Route {
             Kind::Plain => false,
         };
         callable && !matches!(*self.policy, Policy::Hidden)
+    }
+
+    /// The names of an app or a service.
+    pub fn names(&self) -> impl Iterator<Item = &Name> {
+        self.holds.iter().map(|hold| &hold.name)
+    }
+
+    /// Its hold on a canonical name.
+    pub fn hold(&self, name: &str) -> Option<&Arc<Hold>> {
+        self.holds.iter().find(|hold| hold.name.as_str() == name)
     }
 
     /// How many endpoints of its own can be dialled now.

@@ -11,6 +11,7 @@ mod certificates;
 mod crossing;
 mod hostile;
 mod refusals;
+mod renamed;
 mod rotation;
 mod two_clusters;
 

@@ -17,6 +17,7 @@ use crate::socket;
 
 use super::awaited::Awaited;
 use super::relay::{Broken, End};
+use super::renamed;
 
 mod flow;
 mod pipes;
@@ -160,6 +161,7 @@ fn advance(elapsed: Duration, wanted: Wanted) {
     for token in ENGINE.with_borrow_mut(|engine| engine.revoked(wanted.revocations)) {
         end(token, End::Stopped);
     }
+    renamed::revoke(wanted.revocations);
     for token in ENGINE.with_borrow_mut(|engine| engine.due(wanted, look)) {
         if let Err(over) = ENGINE.with_borrow_mut(|engine| engine.leave(token, look)) {
             end(token, over);

@@ -17,6 +17,7 @@ use crate::model::snapshot::{
 use crate::policy::Policy;
 
 use super::endpoint::Endpoints;
+use super::holds::Hold;
 use super::names::Names;
 use super::own::OwnAddresses;
 use super::resolve::{Resolver, ordered};
@@ -131,7 +132,7 @@ impl Maker<'_> {
         Route {
             label: Arc::clone(&spec.label),
             kind: spec.kind,
-            names: names(spec),
+            holds: self.holds(spec),
             policy: Arc::new(Policy::compile(&spec.allow)),
             import: spec.import.as_ref().map(|import| Arc::new(compiled(spec, import))),
             candidates: ordered(candidates),
@@ -140,6 +141,17 @@ impl Maker<'_> {
             quiet_close: spec.quiet_close,
             plaintext: spec.plaintext,
             dials: self.resolver.endpoints.dials(&spec.label),
+        }
+    }
+
+    /// Of a plain route nobody can say what it leads to, by which name.
+    fn holds(&mut self, spec: &RouteSpec) -> Box<[Arc<Hold>]> {
+        let holds = &mut self.resolver.endpoints.holds;
+        match spec.kind {
+            Kind::App | Kind::Service => {
+                exact_names(spec).map(|name| holds.hold(name, &spec.label)).collect()
+            }
+            Kind::Plain => [].into(),
         }
     }
 
@@ -154,7 +166,7 @@ impl Maker<'_> {
         Route {
             label: Arc::clone(&self.file_label),
             kind: Kind::Plain,
-            names: [].into(),
+            holds: [].into(),
             policy: Arc::clone(&self.open),
             import: None,
             candidates: ordered(candidates),
@@ -166,14 +178,6 @@ impl Maker<'_> {
             // a colon, as every endpoint does.
             dials: self.resolver.endpoints.dials(&written.join(" ")),
         }
-    }
-}
-
-/// Those that a route itself knows: a plain one may have a wildcard, and needs none.
-fn names(spec: &RouteSpec) -> Box<[Name]> {
-    match spec.kind {
-        Kind::App | Kind::Service => exact_names(spec).cloned().collect(),
-        Kind::Plain => [].into(),
     }
 }
 
