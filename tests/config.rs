@@ -129,13 +129,14 @@ clusters:
     let loaded = good(&west(
         "names: [\"{app}.{namespace}.mesh.example\"]
 imports:
-  - { app: \"lab/*\", clusters: [south, east], allow: any }
+  - { app: \"lab/*\", clusters: [south, east], allow: any, addresses: 2 }
   - { app: shop/orders, clusters: [east], allow: any }
 ",
     ));
     let routes = &loaded.config.routes;
     assert_eq!((&*routes.cluster, routes.routes.len()), ("west", 1));
     let [namespace] = &*routes.namespaces else { panic!("{:?}", routes.namespaces) };
+    assert_eq!(namespace.import.egress, EgressSpec { pin: None, addresses: 2, port: None });
     let order = namespace.import.gateways.iter();
     let order: Vec<_> = order.map(|gateway| (&*gateway.cluster, gateway.priority)).collect();
     assert_eq!(order, [("south", 0), ("east", 1), ("east", 1)]);
@@ -157,6 +158,18 @@ imports:
         ),
         ("app: \"lab/*\", clusters: [east], allow: any, name: a.example", "one name cannot stand"),
         ("app: \"la b/*\", clusters: [east], allow: any", "cannot stand in a server name"),
+        (
+            "app: \"lab/*\", clusters: [east], allow: any, egress: { port: 1 }",
+            "one address cannot be that",
+        ),
+        (
+            "app: \"lab/*\", clusters: [east], allow: any, addresses: 0",
+            "\"0\" addresses cannot be given",
+        ),
+        (
+            "app: \"lab/*\", clusters: [east], allow: any, plaintext: true",
+            "to be said of each by itself",
+        ),
     ] {
         let told = import(written);
         assert!(told.iter().any(|told| told.contains(wrong)), "{written}: {told:?}");

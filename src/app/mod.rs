@@ -44,7 +44,7 @@ use readiness::Readiness;
 use succession::Inheritance;
 use surroundings::{Copied, Surroundings};
 
-pub use offline::{Offline, check, offline};
+pub use offline::{Offline, check, offline, offline_with_egress};
 
 /// Links that wait for who answers what other gateways ask. It takes each at once.
 const INQUIRIES: usize = 16;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::config::problem::MAX_PROBLEMS;
 use crate::config::{self, AdminAddress, Config, Loaded, Problem, Reading};
+use crate::discovery::aggregate;
 use crate::model::snapshot::{Addresses, Routes};
 use crate::routing::build::{BuildError, Inputs, OwnListeners, build};
 use crate::routing::endpoint::Endpoints;
@@ -45,6 +46,13 @@ pub fn offline(path: &Path) -> Result<Offline, Vec<Problem>> {
             Err(found)
         }
     }
+}
+
+/// The same with the egress addresses that `egress.lock` holds, where it can be read from here.
+pub fn offline_with_egress(path: &Path) -> Result<Offline, Vec<Problem>> {
+    let Offline { loaded, table } = offline(path)?;
+    let table = aggregate::looked_up(&loaded.config.routes, table);
+    Ok(Offline { loaded, table })
 }
 
 /// Everything that is wrong with a configuration, the certificates of its links included: what a gateway would refuse to start with.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::model::app::AppId;
 use crate::model::client::{Asker, Linked};
 use crate::routing::explain::{
-    CandidateEndpoint, Explanation, MatchedRoute, PolicyAnswer, SideAnswer, Verdict,
+    CandidateEndpoint, EgressAnswer, Explanation, MatchedRoute, PolicyAnswer, SideAnswer, Verdict,
 };
 
 use super::client::{AdminUrl, ClientError, escaped, get};
@@ -115,6 +115,9 @@ fn print(explanation: &Explanation, asker: &Asker, to: &mut impl Write) -> io::R
     if let Some(answer) = &explanation.policy {
         policy(answer, list(explanation), asker, to)?;
     }
+    if let Some(answer) = &explanation.egress {
+        egress(answer, to)?;
+    }
     endpoints(explanation, to)?;
     verdict(&explanation.verdict, to)?;
     match &explanation.hint {
@@ -195,6 +198,19 @@ fn policy(answer: &PolicyAnswer, list: &str, asker: &Asker, to: &mut impl Write)
     line(to, "Policy", &styled(style, &text))
 }
 
+fn egress(answer: &EgressAnswer, to: &mut impl Write) -> io::Result<()> {
+    let addresses: Vec<_> = answer.addresses.iter().map(ToString::to_string).collect();
+    let mut title = "Egress";
+    if !addresses.is_empty() {
+        line(to, title, &styled(PLAIN, &addresses.join(", ")))?;
+        title = "";
+    }
+    match &answer.lacks {
+        Some(lacks) => line(to, title, &styled(WARNING, lacks)),
+        None => Ok(()),
+    }
+}
+
 fn endpoints(explanation: &Explanation, to: &mut impl Write) -> io::Result<()> {
     let mut title = "Endpoints";
     for group in &explanation.priorities {
@@ -267,6 +283,7 @@ mod tests {
                 also: vec!["*.example".into()],
             }),
             policy: Some(PolicyAnswer::Admitted { rule: "network 10.0.0.0/8".into() }),
+            egress: None,
             priorities: vec![
                 PriorityGroup {
                     priority: 0,

@@ -77,6 +77,7 @@ fn explanation(written: &str, verdict: Verdict) -> Explanation {
         name: Some(written.into()),
         route: None,
         policy: None,
+        egress: None,
         priorities: vec![],
         absent: vec![],
         verdict,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tokio::runtime::Builder;
 
-use crate::app::{self, Offline, StartError, offline};
+use crate::app::{self, Offline, StartError, offline_with_egress};
 use crate::config::Problem;
 use crate::model::client::Asker;
 use crate::routing::explain::{Explanation, explain};
@@ -45,7 +45,7 @@ impl Work for Real {
     }
 
     fn explain(&self, path: &Path, name: &str, asker: &Asker) -> Result<Explanation, Vec<Problem>> {
-        offline(path).map(|offline| explain(&offline.table, name, asker, false))
+        offline_with_egress(path).map(|offline| explain(&offline.table, name, asker, false))
     }
 }
 

@@ -13,6 +13,10 @@ use super::plan::{Allocation, Allocations, Denial, Grants, Plan, Problem, Wanted
 /// While somebody lacks an address, the lock is looked at again so often: an operator, or another replica, may have mended it.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// It is looked at so often in any case: another gateway that shares it may have let an address rest which this one serves, and
+/// takes note of the answer long before the rest is over.
+const LOOK: Duration = Duration::from_mins(1);
+
 /// Who has which address: in memory, and in the file that outlives it.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -58,6 +62,8 @@ pub enum What {
     ReadOnly(String),
     /// It is not there and cannot be made: the system's words.
     NoPlace(String),
+    /// Another gateway holds it for longer than a write takes.
+    Busy,
 }
 
 impl Ledger {
@@ -76,7 +82,11 @@ impl Ledger {
                 ..Self::default()
             };
         }
-        self.trouble = self.read(now);
+        let alone = lock::alone(path);
+        self.trouble = match &alone {
+            Ok(_) => self.read(now),
+            Err(lock::Busy) => Some(self.trouble_of(What::Busy)),
+        };
         let grants = self
             .trouble
             .as_ref()
@@ -94,6 +104,15 @@ impl Ledger {
         }
         self.known = planned.allocations.clone();
         self.settled(planned, wanted, now)
+    }
+
+    /// What would be in force with the lock as it is: nothing is given and nothing written.
+    pub fn look(path: &Path, wanted: &[Wanted], space: &Space, now: SystemTime) -> Settled {
+        let mut ledger = Self { path: path.to_owned(), ..Self::default() };
+        let trouble = ledger.read(now);
+        let grants = Grants::Denied(Denial::OnlyLooked);
+        let Plan { allocations, problems, .. } = plan(&ledger.known, wanted, space, grants, now);
+        Settled { allocations, problems, trouble, next: None }
     }
 
     /// Takes over what somebody else has written, and says what cannot be read.
@@ -144,7 +163,8 @@ impl Ledger {
     fn settled(&self, planned: Plan, wanted: &[Wanted], now: SystemTime) -> Settled {
         let Plan { allocations, problems, next } = planned;
         let retry = (!problems.is_empty()).then(|| now + RETRY);
-        let next = next.into_iter().chain(retry).min();
+        let look = (!allocations.0.is_empty()).then(|| now + LOOK);
+        let next = next.into_iter().chain(retry).chain(look).min();
         // A lock that cannot be changed troubles nobody whose address a restart would not move.
         let pins: HashSet<_> = wanted.iter().filter_map(|one| one.spec.pin).collect();
         let mut in_use = allocations.0.iter().filter(|(_, one)| one.resting.is_none());
@@ -176,6 +196,7 @@ impl What {
             Self::Garbled(_) | Self::Unreadable(_) => Denial::Garbled,
             Self::ReadOnly(_) => Denial::ReadOnly,
             Self::NoPlace(_) => Denial::NoPlace,
+            Self::Busy => Denial::Busy,
         }
     }
 }
@@ -192,6 +213,7 @@ impl fmt::Display for Trouble {
             }
             What::Unreadable(error) => write!(out, "{path} cannot be read: {error}"),
             What::ReadOnly(error) => write!(out, "{path} cannot be written: {error}"),
+            What::Busy => write!(out, "{path} is held by another gateway for too long"),
             What::NoPlace(error) => write!(
                 out,
                 "{path} cannot be made: {error}; only pinned egress addresses are served"
@@ -302,7 +324,8 @@ mod tests {
         fs::write(kept.path(), more).unwrap();
         fs::set_permissions(kept.path(), fs::Permissions::from_mode(0o444)).unwrap();
         let settled = kept.settle(&["a", "b"]);
-        assert_eq!((used(&settled).len(), settled.trouble, settled.next), (2, None, None));
+        assert_eq!((used(&settled).len(), settled.trouble), (2, None));
+        assert_eq!(settled.next, Some(now() + LOOK));
     }
 
     #[test]
@@ -329,6 +352,63 @@ mod tests {
         assert_eq!(kept.text(), garbled);
         fs::write(kept.path(), "20003 a\n").unwrap();
         assert_eq!(used(&kept.settle(&["a", "b"])), ["20000 b", "20003 a"]);
+    }
+
+    #[test]
+    fn two_gateways_with_one_lock_never_give_an_address_twice() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(lock::FILE);
+            let both = std::sync::Barrier::new(2);
+            let settle = |holders: &[&str]| {
+                let (mut ledger, wanted) = (Ledger::default(), wanted(holders));
+                both.wait();
+                let settled = ledger.settle(&path, &wanted, &space(), now());
+                (ledger, settled)
+            };
+            let ((mut one, first), (_, other)) = std::thread::scope(|scope| {
+                let other = scope.spawn(|| settle(&["c", "d"]));
+                (settle(&["a", "b"]), other.join().unwrap())
+            });
+            let places = |settled: &Settled| -> HashSet<_> {
+                let used = settled.allocations.0.iter().filter(|(_, one)| one.resting.is_none());
+                used.map(|(place, _)| *place).collect()
+            };
+            assert!(places(&first).is_disjoint(&places(&other)), "{first:?} {other:?}");
+            // What the later one took for given up is in use, and said to be so at the next look.
+            let again = one.settle(&path, &wanted(&["a", "b"]), &space(), now() + LOOK);
+            assert_eq!(places(&again), places(&first));
+            let text = fs::read_to_string(&path).unwrap();
+            assert!(text.lines().any(|line| line.ends_with(" a")), "{text}");
+        }
+    }
+
+    #[test]
+    fn while_another_holds_the_lock_what_is_given_is_served_and_nothing_new() {
+        let mut kept = Kept::new();
+        kept.settle(&["a"]);
+        let held = lock::alone(&kept.path()).unwrap().unwrap();
+        let settled = kept.settle(&["a", "b"]);
+        assert_eq!(used(&settled), ["20000 a"]);
+        assert!(
+            settled.problems[0].to_string().starts_with("b: nothing new is given while another")
+        );
+        assert_eq!(settled.next, Some(now() + RETRY));
+        drop(held);
+        assert_eq!(used(&kept.settle(&["a", "b"])), ["20000 a", "20001 b"]);
+    }
+
+    #[test]
+    fn who_only_looks_learns_what_is_there_and_changes_nothing() {
+        let mut kept = Kept::new();
+        kept.settle(&["a", "gone"]);
+        let before = kept.text();
+        let settled = Ledger::look(&kept.path(), &wanted(&["a", "b"]), &space(), now());
+        assert_eq!(used(&settled), ["20000 a"]);
+        assert!(
+            settled.problems[0].to_string().starts_with("b: it has no line in egress.lock yet")
+        );
+        assert_eq!(kept.text(), before);
     }
 
     #[test]

@@ -6,9 +6,12 @@ use std::fs::DirBuilder;
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
 use std::{fmt, fs};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -26,6 +29,9 @@ const HEAD: &str = "\
 ";
 /// A folder that is made for it is the gateway's alone, as other state's is.
 const FOLDER_MODE: u32 = 0o700;
+/// Another gateway needs the lock to itself for a write to disk, some milliseconds.
+const LONGEST: Duration = Duration::from_secs(2);
+const SHORTLY: Duration = Duration::from_millis(5);
 /// Stands before the time since which an address rests.
 const FREE: &str = "free-since";
 
@@ -111,6 +117,44 @@ pub(super) fn time(at: SystemTime) -> String {
     OffsetDateTime::from(SystemTime::UNIX_EPOCH + whole).format(&Rfc3339).unwrap_or_default()
 }
 
+/// The lock to oneself, as long as the value lives: from reading it until it is written, so that no line of another gateway's gets
+/// lost, and none gives an address away that has just been given. `None`: there are no such locks, in a file system or in a folder
+/// that is not there, and nobody has one. It is on the folder, because the file itself is replaced.
+///
+/// # Errors
+/// Another one has it for longer than anybody needs.
+pub fn alone(path: &Path) -> Result<Option<fs::File>, Busy> {
+    let folder = folder(path);
+    // Fails where nothing can be written either.
+    let _ = make(folder);
+    let Ok(folder) = fs::File::open(folder) else { return Ok(None) };
+    let until = Instant::now() + LONGEST;
+    loop {
+        match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(Some(folder)),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if Instant::now() < until => sleep(SHORTLY),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => return Err(Busy),
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// Somebody else has the lock to himself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Busy;
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+/// A folder for state may not be there yet; that of the configuration is.
+fn make(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)
+}
+
 /// Puts a text in the place of the file: whole, or not at all, also when the machine dies.
 ///
 /// A file without any write permission is left alone even by who could replace it: that is how an operator says that it is kept
@@ -119,12 +163,8 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|found| found.permissions().readonly()) {
         return Err(io::ErrorKind::ReadOnlyFilesystem.into());
     }
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        Some(_) | None => Path::new("."),
-    };
-    // A folder for state may not be there yet; that of the configuration is.
-    DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)?;
+    let folder = folder(path);
+    make(folder)?;
     // A hidden name in the same folder: renaming goes within a file system, and configuration does not hold hidden files.
     let beside = folder.join(format!(".{FILE}.{}", std::process::id()));
     let written = replace(&beside, path, folder, text);

@@ -68,6 +68,10 @@ pub enum Denial {
     NoPlace,
     /// The lock holds lines that cannot be read.
     Garbled,
+    /// Another gateway has had the lock for too long.
+    Busy,
+    /// It is only looked at: what gives addresses is a gateway.
+    OnlyLooked,
 }
 
 /// What comes of a plan.
@@ -338,6 +342,12 @@ fn not_in_lock(out: &mut fmt::Formatter<'_>, denial: Denial, line: Option<&str>)
         ),
         (Denial::Garbled, _) => out.write_str(
             "nothing new is given while lines of egress.lock cannot be read; mend them, or pin it with `egress`",
+        ),
+        (Denial::Busy, _) => out.write_str(
+            "nothing new is given while another gateway holds egress.lock; see what keeps that one from its disk",
+        ),
+        (Denial::OnlyLooked, _) => out.write_str(
+            "it has no line in egress.lock yet: the gateway gives it an address when this configuration comes into force",
         ),
         (Denial::ReadOnly, Some(line)) => write!(
             out,

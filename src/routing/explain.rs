@@ -18,8 +18,8 @@ use super::sides::Why;
 use super::table::{Absence, Candidate, EgressAddress, Match, Refusal, Route, Table};
 
 pub use super::explanation::{
-    AbsentEndpoint, CandidateEndpoint, Explanation, MatchedRoute, PolicyAnswer, PriorityGroup,
-    SideAnswer, Verdict, ViaAnswer,
+    AbsentEndpoint, CandidateEndpoint, EgressAnswer, Explanation, MatchedRoute, PolicyAnswer,
+    PriorityGroup, SideAnswer, Verdict, ViaAnswer,
 };
 
 /// Explains a name, as far as somebody says who would ask for it. `live` says that health and load are those of a gateway at
@@ -53,6 +53,7 @@ pub fn explain(table: &Table, written: &str, asker: &Asker, live: bool) -> Expla
     known(Explanation {
         route: Some(matched(table, &found, name)),
         policy: Some(judged.into()),
+        egress: EgressAnswer::of(table, found.route),
         priorities: priorities(found.route, side, live),
         absent: found.route.absent.iter().map(|(at, why)| absent(at, *why, live)).collect(),
         ..Explanation::blank(written, verdict, hint)
@@ -118,6 +119,7 @@ impl Explanation {
             side: None,
             route: None,
             policy: None,
+            egress: None,
             priorities: vec![],
             absent: vec![],
             verdict,

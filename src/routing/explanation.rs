@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::table::{Route, Table};
+
 /// What a gateway does with a connection that asks for a name, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
@@ -18,6 +20,9 @@ pub struct Explanation {
     pub route: Option<MatchedRoute>,
     /// Whether the client may use it; `None` without a route.
     pub policy: Option<PolicyAnswer>,
+    /// The egress addresses of what is imported; nothing where nobody has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<EgressAnswer>,
     /// What may be dialled for this client, or for any while nobody says where it is: one group for each priority, the lowest number first. A lower group goes before a higher one;
     /// within a group load and chance decide.
     pub priorities: Vec<PriorityGroup>,
@@ -82,6 +87,27 @@ pub enum PolicyAnswer {
         /// The rules.
         rules: Vec<String>,
     },
+}
+
+/// Where callers without a server name dial it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EgressAnswer {
+    /// What they dial.
+    pub addresses: Vec<SocketAddr>,
+    /// Why it has none, or fewer than it is to have.
+    pub lacks: Option<String>,
+}
+
+impl EgressAnswer {
+    pub(super) fn of(table: &Table, route: &Route) -> Option<Self> {
+        route.import.as_ref()?;
+        let own = table.egress().filter(|at| at.route.label == route.label);
+        let addresses: Vec<_> = own.map(|at| at.announce).collect();
+        let of_it =
+            |told: &String| told.strip_prefix(&*route.label)?.strip_prefix(": ").map(str::to_owned);
+        let lacks = table.egress_problems().iter().find_map(of_it);
+        (!addresses.is_empty() || lacks.is_some()).then_some(Self { addresses, lacks })
+    }
 }
 
 /// Endpoints of one priority.

@@ -119,6 +119,56 @@ services:
     assert!(found[0].starts_with("0 0 6379 7f0904"), "{found:?}");
 }
 
+/// What is exported tells which names there are, and each has an address of its own.
+#[test]
+fn apps_of_an_imported_namespace_are_answered_with_an_address_each() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path(), &["west", "east"]);
+    let exported = |allow: &str| {
+        let (apps, exports): (String, String) = ["a", "b"]
+            .map(|id| {
+                let app = format!("  - {{ app: lab/{id}, endpoints: [\"127.0.0.1:1\"] }}\n");
+                (app, format!("  - {{ app: lab/{id}, allow: [{{ {allow} }}] }}\n"))
+            })
+            .into_iter()
+            .unzip();
+        format!("names: [\"{{app}}.{{namespace}}.mesh.example\"]\napps:\n{apps}exports:\n{exports}")
+    };
+    let tls = folder.path().join("tls/east");
+    let link = format!("link: {{ directory: {}, trustDomain: example.org }}\n", tls.display());
+    let east = |exports: &str| {
+        format!("{}{link}clusters: {{ west: {{}} }}\n{exports}", BASE.replace("west", "east"))
+    };
+    let far = Gateway::with_config(&east(&exported("cluster: west")));
+    let pool = "  egress: { pool: 127.9.5.0/24, port: 50002 }\nlink:";
+    let config = CONFIG
+        .replace("link:", pool)
+        .replace("\"127.0.0.2:1\", \"127.0.0.3:1\"", &format!("\"{}\"", far.ingress()));
+    let import = "  - { app: \"lab/*\", clusters: [east], allow: any }\n";
+    let gateway = Gateway::in_folder(folder, "strait.yaml", |folder| {
+        fs::write(folder.join("strait.yaml"), filled(&format!("{config}{import}"), folder))
+            .unwrap();
+    });
+    let server = listens(&gateway);
+    let address = |app: &str| {
+        wait_for("an address of its own", || {
+            let (code, found) = ask(server, &format!("{app}.lab.mesh.example"), "A");
+            found
+                .first()
+                .filter(|found| code == "No Error" && found.starts_with("127.9.5."))
+                .cloned()
+        })
+    };
+    assert_ne!(address("a"), address("b"));
+    let (_, service) = ask(server, "a.lab.mesh.example", "SRV");
+    assert!(service[0].starts_with("0 0 50002 7f0905"), "{service:?}");
+    assert_eq!(ask(server, "c.lab.mesh.example", "A"), said("Non-Existent Domain", &[]));
+    far.rewrite_all(&east(&exported("network: 10.0.0.0/8")));
+    wait_until("what is not exported any more has no name", || {
+        ask(server, "a.lab.mesh.example", "A") == said("Non-Existent Domain", &[])
+    });
+}
+
 #[test]
 fn a_direct_answer_leaves_a_cluster_that_fails() {
     let (authority, orders) = (Authority::new(), "orders.shop.mesh.example");

@@ -1,11 +1,17 @@
 //! What an address outlives: restarts, other apps, and hands that edit the lock.
 
+use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
+use std::thread;
 
+use super::common::app::App;
+use super::common::authority::Authority;
 use super::common::gateway::{BASE, Gateway};
+use super::common::process::strait;
 use super::common::{wait_for, wait_until};
 use super::{Bench, address_of, app, egress_of, own_address, problems};
 
@@ -138,4 +144,58 @@ fn an_address_that_changes_its_app_closes_the_connections_that_came_by_it_first(
         app(1),
         "where its address is nobody else's, a connection lives on"
     );
+}
+
+#[test]
+fn explain_tells_without_a_gateway_which_address_the_lock_holds() {
+    let bench = Bench::start(2);
+    bench.import(&[0], "");
+    let address = bench.address(0).to_string();
+    let explain = |folder: &Path, number: usize| {
+        let config = folder.join("strait.yaml").display().to_string();
+        let told = strait(&["explain", &super::name(number), "--config", &config], folder);
+        String::from_utf8(told.stdout).unwrap()
+    };
+    let told = explain(bench.gateway.folder(), 0);
+    assert!(told.contains(&format!("Egress     {address}")), "{told}");
+    // Where no gateway has been yet.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let text = super::config(&bench.egress, &bench.apps, &[0, 1], "");
+    fs::write(elsewhere.path().join("strait.yaml"), text).unwrap();
+    let none = "Egress     it has no line in egress.lock yet";
+    let told = explain(elsewhere.path(), 0);
+    assert!(told.contains(none), "{told}");
+    fs::write(elsewhere.path().join("egress.lock"), format!("21000 {}\n", app(0))).unwrap();
+    let told = [0, 1].map(|number| explain(elsewhere.path(), number));
+    assert!(told[0].contains(&address) && told[1].contains(none), "{told:?}");
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 2, "nothing is written");
+}
+
+/// They import other apps and start at the same moment, which is when nothing stands in the lock that could keep them apart.
+#[test]
+fn gateways_that_share_a_lock_give_no_address_twice() {
+    const EACH: usize = 10;
+    let shared = tempfile::tempdir().unwrap();
+    let bind = own_address();
+    let egress = format!("{{ bind: {bind}, ports: 21000-21099 }}");
+    let authority = Authority::new();
+    let apps: Vec<_> =
+        (0..2 * EACH).map(|number| App::start(&authority, &app(number), &[&*bind])).collect();
+    let more = format!("stateDir: {}\n", shared.path().display());
+    let start = |numbers: std::ops::Range<usize>| {
+        let numbers: Vec<_> = numbers.collect();
+        let gateway = Gateway::with_config(&super::config(&egress, &apps, &numbers, &more));
+        let address =
+            |number: &usize| wait_for("it is served", || address_of(&gateway, &app(*number)));
+        let addresses: Vec<_> = numbers.iter().map(address).collect();
+        (gateway, addresses)
+    };
+    let ((_one, first), (_other, second)) = thread::scope(|scope| {
+        let other = scope.spawn(|| start(EACH..2 * EACH));
+        (start(0..EACH), other.join().unwrap())
+    });
+    let all: BTreeSet<_> = first.iter().chain(&second).collect();
+    assert_eq!(all.len(), 2 * EACH, "{first:?} {second:?}");
+    let text = fs::read_to_string(shared.path().join("egress.lock")).unwrap();
+    assert!((0..2 * EACH).all(|number| text.contains(&app(number))), "{text}");
 }

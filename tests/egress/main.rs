@@ -8,6 +8,7 @@ mod callers;
 mod linked;
 mod lock;
 mod many;
+mod namespaces;
 mod plain;
 mod services;
 

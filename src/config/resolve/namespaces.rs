@@ -59,13 +59,14 @@ impl Resolver<'_> {
             let failback = self.parse(&import.failback, units::duration).unwrap_or(FAILBACK);
             let answer = self.answer(&import.answer, &allow);
             // A pin would be one address for all of them.
+            let addresses = self.addresses(&import.addresses);
             let import = ImportSpec {
                 allow,
                 own: false,
                 gateways,
                 quiet_close,
                 failback,
-                egress: EgressSpec::default(),
+                egress: EgressSpec { addresses, ..EgressSpec::default() },
                 plaintext: false,
                 answer,
             };
@@ -79,14 +80,15 @@ impl Resolver<'_> {
 
     /// Its apps are called as `names` says, which is all that is known of them beforehand.
     fn check_names(&mut self, import: &file::Import, node: NodeId, names: &[ReservedName]) {
-        let [egress, addresses, plaintext] = [
-            import.egress.as_ref().map(|spot| spot.node),
-            import.addresses.as_ref().map(|spot| spot.node),
-            import.plaintext.as_ref().map(|spot| spot.node),
-        ];
-        for node in [egress, addresses, plaintext].into_iter().flatten() {
-            let message = "it is a matter of one app, and this is an import of a whole namespace";
-            self.wrong(node, Wrong::new(message, "import that app by name"));
+        if let Some(pin) = &import.egress {
+            let message = "one address cannot be that of every app of a namespace";
+            let fix = "leave `egress` out: each of its apps is given an address of its own; or import the app by name";
+            self.wrong(pin.node, Wrong::new(message, fix));
+        }
+        if let Some(plaintext) = &import.plaintext {
+            let message = "that an app is carried without TLS is to be said of each by itself";
+            let fix = "import the app by name: whatever the other cluster exports tomorrow should not go unprotected";
+            self.wrong(plaintext.node, Wrong::new(message, fix));
         }
         if let Some(name) = &import.name {
             let message = "one name cannot stand for every app of a namespace";

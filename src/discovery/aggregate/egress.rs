@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use crate::egress::ledger::{Ledger, Settled};
 use crate::egress::plan::Wanted;
 use crate::model::egress::{Holder, Space};
-use crate::model::snapshot::{RouteSpec, Routes};
+use crate::model::snapshot::{EgressListeners, RouteSpec, Routes};
 use crate::routing::build::OwnListeners;
 use crate::routing::table::Table;
 
@@ -93,7 +93,23 @@ impl Given {
     }
 }
 
+/// A table with the egress addresses that its gateway would have by the lock as it is. Nothing is given, and nothing written.
+pub fn looked_up(routes: &Routes, table: Table) -> Table {
+    let now = SystemTime::now();
+    let look = |egress: &EgressListeners, wanted: &[Wanted]| {
+        Ledger::look(&egress.lock, wanted, &egress.space, now)
+    };
+    settled(routes, look).given.join(table)
+}
+
 fn settle(ledger: &mut Ledger, routes: &Routes, now: SystemTime) -> Settling {
+    settled(routes, |egress, wanted| ledger.settle(&egress.lock, wanted, &egress.space, now))
+}
+
+fn settled(
+    routes: &Routes,
+    settle: impl FnOnce(&EgressListeners, &[Wanted]) -> Settled,
+) -> Settling {
     let Some(egress) = &routes.egress else {
         return Settling { given: Arc::default(), next: None };
     };
@@ -102,8 +118,7 @@ fn settle(ledger: &mut Ledger, routes: &Routes, now: SystemTime) -> Settling {
         Some(Wanted { holder: Arc::clone(&route.label), spec })
     };
     let wanted: Vec<_> = routes.routes.iter().filter_map(wanted).collect();
-    let Settled { allocations, problems, trouble, next } =
-        ledger.settle(&egress.lock, &wanted, &egress.space, now);
+    let Settled { allocations, problems, trouble, next } = settle(egress, &wanted);
     let in_use = allocations.0.into_iter().filter(|(_, one)| one.resting.is_none());
     let ports: HashMap<_, _> = wanted.iter().map(|one| (&one.holder, one.spec.port)).collect();
     let addresses = in_use.filter_map(|(place, one)| {

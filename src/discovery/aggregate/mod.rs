@@ -34,6 +34,7 @@ use self::snapshots::Snapshots;
 use super::memory::Sources;
 use super::{Said, SourceStatus, Update, hosts};
 
+pub use self::egress::looked_up;
 pub use self::handle::Handle;
 
 /// Updates and commands on their way. A source that finds the queue full waits, and may then say something newer.
