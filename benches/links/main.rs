@@ -1,8 +1,8 @@
 //! What a link costs: two gateways with mutual TLS between them, beside two of HAProxy that open and terminate TLS in the same way;
-//! and a handshake of a link, whole and resumed.
+//! and links until they are accepted, with a full handshake and resumed.
 //!
 //! ```sh
-//! cargo bench --bench links -- [--rounds 5] [--mebibytes 512]
+//! cargo bench --bench links -- [--rounds 5] [--mebibytes 512] [--only-handshakes]
 //! ```
 //!
 //! Processor time of both gateways, as Linux keeps it; a ratio is the median of the ratios within a round. All bytes are checked,
@@ -14,7 +14,10 @@
 mod common;
 #[path = "../support/load/mod.rs"]
 mod load;
+#[path = "../support/peer.rs"]
+mod peer;
 
+mod chains;
 mod handshakes;
 mod pairs;
 
@@ -38,6 +41,9 @@ struct Arguments {
     /// How much each work moves in each round.
     #[arg(long, default_value_t = 512)]
     mebibytes: u64,
+    /// Measures no gateways, only links until they are accepted.
+    #[arg(long)]
+    only_handshakes: bool,
     /// Given by `cargo bench`; without it everything is only tried.
     #[arg(long, hide = true)]
     bench: bool,
@@ -63,6 +69,10 @@ fn main() -> io::Result<()> {
     if !arguments.bench {
         (arguments.rounds, arguments.mebibytes) = (1, 4);
     }
+    let handshakes = if arguments.bench { 300 } else { 5 };
+    if arguments.only_handshakes {
+        return handshakes::run(handshakes);
+    }
     let backends = Backends::start()?;
     let pairs = Pair::start_all(&backends)?;
     for (title, unit, work) in WORKS {
@@ -77,7 +87,7 @@ fn main() -> io::Result<()> {
         }
         tell(title, unit, &pairs, &figures);
     }
-    handshakes::run(if arguments.bench { 500 } else { 10 })
+    handshakes::run(handshakes)
 }
 
 impl Work {

@@ -3,13 +3,12 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::common::gateway::{BASE, Gateway};
@@ -18,6 +17,7 @@ use crate::common::{counterpart, wait_for};
 use crate::load::backend::{Backends, COUNT};
 use crate::load::process::{self, Processes};
 use crate::load::{Way, hello};
+use crate::peer::{Peer, free_address};
 
 /// What carries connections from `address` to the backends.
 pub(crate) struct Pair {
@@ -32,8 +32,6 @@ enum Held {
     Strait(#[allow(dead_code, reason = "held")] [Gateway; 2]),
     Haproxy(#[allow(dead_code, reason = "held")] [Peer; 2]),
 }
-
-struct Peer(Child);
 
 impl Pair {
     /// HAProxy's first, where it is installed: what the other is compared with.
@@ -120,8 +118,7 @@ impl Pair {
         let way = Way { backends, gateway: Some(near) };
         wait_for("HAProxy", || way.open(0).ok());
         let [west, east] = &peers;
-        let processes =
-            [Processes::of(Pid::from_child(&west.0))?, Processes::of(Pid::from_child(&east.0))?];
+        let processes = [Processes::of(west.pid())?, Processes::of(east.pid())?];
         Ok(Self { label: "haproxy", address: near, processes, _held: Held::Haproxy(peers) })
     }
 }
@@ -159,21 +156,7 @@ frontend names
     );
     let file = folder.join(format!("{name}.cfg"));
     fs::write(&file, text)?;
-    let log = fs::File::create(folder.join(format!("{name}.log")))?;
     let mut command = Command::new("haproxy");
     command.arg("-db").arg("-f").arg(file);
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().map(Peer)
-}
-
-/// Free a moment ago: HAProxy cannot be told to take any port and say which.
-fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // Not SIGKILL, which its children would not notice.
-        let _ = kill_process(Pid::from_child(&self.0), Signal::TERM);
-        let _ = self.0.wait();
-    }
+    Peer::start(&mut command, &folder.join(format!("{name}.log")))
 }

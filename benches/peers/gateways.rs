@@ -3,12 +3,11 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::common::gateway::{Gateway, STRAIT};
@@ -16,6 +15,7 @@ use crate::common::{counterpart, wait_for};
 use crate::load::backend::{Backends, COUNT};
 use crate::load::process::{self, Processes};
 use crate::load::{self, Way, hello};
+use crate::peer::{Peer, free_address};
 use crate::works::Target;
 
 /// Where Debian and others keep the module that reads hellos, unless it is compiled in.
@@ -44,13 +44,8 @@ pub(crate) struct Running {
 
 enum Held {
     Strait(Gateway),
-    Peer(Peer),
-}
-
-/// Another gateway's process; ended when dropped, with its children.
-struct Peer {
-    child: Child,
-    _folder: TempDir,
+    /// With the folder that it reads.
+    Peer(Peer, #[allow(dead_code, reason = "held")] TempDir),
 }
 
 impl Kind {
@@ -119,15 +114,12 @@ impl Kind {
                         haproxy(folder.path(), address, backends, descriptors, forced)?
                     }
                 };
-                let log = fs::File::create(folder.path().join("log"))?;
-                let child =
-                    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
-                let peer = Peer { child, _folder: folder };
+                let peer = Peer::start(&mut command, &folder.path().join("log"))?;
                 let way = Way { backends, gateway: Some(address) };
                 wait_for(self.label(), || way.open(0).ok());
                 // Its workers are there as well, now that it answers.
-                let processes = Processes::of(Pid::from_child(&peer.child))?;
-                Running { kind: self, address, processes, held: Held::Peer(peer) }
+                let processes = Processes::of(peer.pid())?;
+                Running { kind: self, address, processes, held: Held::Peer(peer, folder) }
             }
         };
         // Also a warm-up: what a gateway makes once, with its first connections, is not measured.
@@ -146,21 +138,13 @@ impl Running {
     pub(crate) fn stop(self) -> io::Result<()> {
         let ended = match self.held {
             Held::Strait(mut gateway) => gateway.has_ended(),
-            Held::Peer(mut peer) => peer.child.try_wait()?.is_some(),
+            Held::Peer(mut peer, _folder) => peer.has_ended()?,
         };
         if ended {
             Err(io::Error::other(format!("{} ended by itself", self.kind.label())))
         } else {
             Ok(())
         }
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // Not SIGKILL, which its children would not notice.
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
-        let _ = self.child.wait();
     }
 }
 
@@ -172,11 +156,6 @@ fn version(text: &str) -> Option<String> {
     let mut parts = line.split([' ', '/']).skip(1);
     let number = parts.find(|part| part.contains('.') && part.starts_with(char::is_numeric))?;
     Some(format!("{name} {number}"))
-}
-
-/// Free a moment ago: the others cannot be told to take any port and say which.
-fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
 fn threads() -> usize {

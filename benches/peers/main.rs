@@ -17,6 +17,8 @@
 mod common;
 #[path = "../support/load/mod.rs"]
 mod load;
+#[path = "../support/peer.rs"]
+mod peer;
 
 mod chart;
 mod gateways;
