@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{AlertDescription, CommonState, Error, HandshakeKind};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -18,6 +18,7 @@ use super::identity::Reason;
 use super::preamble::{self, Preamble, PreambleError};
 use super::reply::{self, Code, Refusal, Reply, ReplyError};
 use super::trust::Role;
+use super::wire::Wire;
 use super::{ALPN, Links};
 
 type Certificate = CertificateDer<'static>;
@@ -130,10 +131,16 @@ impl Links {
         let server = ServerName::try_from(name.to_owned());
         let server = server.map_err(|_| LinkError::Name(name.into()))?;
         let connector = TlsConnector::from(Arc::clone(&near.config));
-        let wire = Wire { head: Bytes::new(), socket };
+        let connecting = connector.connect(server, Wire::new(Bytes::new(), socket)).into_fallible();
         // On the heap, as the stream is: whoever waits for a link does not keep the room of a handshake.
-        let stream = Box::pin(connector.connect(server, wire)).await.map_err(LinkError::of)?;
-        let stream = LinkStream(Box::new(stream.into()));
+        let connected = Box::pin(connecting).await.map(|stream| LinkStream::new(stream.into()));
+        let stream = match connected {
+            Ok(stream) => stream,
+            Err((error, wire)) => {
+                wire.give_up().await;
+                return Err(LinkError::of(error));
+            }
+        };
         stream.must_be_link()?;
         // A resumed session has verified nothing, and what it was made with may have expired since.
         let (end, rest) = stream.certificates().map_err(LinkError::Certificate)?;
@@ -143,17 +150,16 @@ impl Links {
 
     /// Accepts a link from which `received` was read already, up to the end of its preamble. Time is its caller's to limit.
     pub async fn accept(&self, socket: Socket, received: Bytes) -> Result<Arrived, Unaccepted> {
-        // The alert of a handshake that fails is written once and not waited for: the socket has to be known to take it.
-        if let Err(error) = socket.writable().await {
-            return Err(Unaccepted { error: error.into(), socket });
-        }
-        let wire = Wire { head: received, socket };
+        let wire = Wire::new(received, socket);
         let accepting = TlsAcceptor::from(Arc::clone(&self.far)).accept(wire).into_fallible();
-        let stream = Box::pin(accepting).await.map_err(|(error, wire)| Unaccepted {
-            error: LinkError::of(error),
-            socket: wire.socket,
-        })?;
-        let mut stream = LinkStream(Box::new(stream.into()));
+        let accepted = Box::pin(accepting).await.map(|stream| LinkStream::new(stream.into()));
+        let mut stream = match accepted {
+            Ok(stream) => stream,
+            Err((error, wire)) => {
+                let (error, socket) = (LinkError::of(error), wire.give_up().await);
+                return Err(Unaccepted { error, socket });
+            }
+        };
         let introduced = match self.proven(&stream) {
             Ok(cluster) => stream.preamble().await.map(|preamble| (cluster, preamble)),
             Err(error) => Err(error),
@@ -175,6 +181,12 @@ impl Links {
 }
 
 impl LinkStream {
+    /// After the handshake, of which the end may not have been sent: it goes with what comes next.
+    fn new(mut stream: TlsStream<Wire>) -> Self {
+        stream.get_mut().0.has_shaken_hands();
+        Self(Box::new(stream))
+    }
+
     /// Sends `first`, the preamble and what the caller has said so far, and waits for the far side's word. Time is its caller's
     /// to limit.
     pub async fn ask(&mut self, first: &[u8]) -> Result<(), LinkError> {
@@ -199,8 +211,8 @@ impl LinkStream {
             let _ = self.shutdown().await;
         }
         match *self.0 {
-            TlsStream::Client(stream) => stream.into_inner().0.socket,
-            TlsStream::Server(stream) => stream.into_inner().0.socket,
+            TlsStream::Client(stream) => stream.into_inner().0.into_socket(),
+            TlsStream::Server(stream) => stream.into_inner().0.into_socket(),
         }
     }
 
@@ -211,7 +223,7 @@ impl LinkStream {
 
     /// What the link goes over.
     pub fn socket(&self) -> &Socket {
-        &self.0.get_ref().0.socket
+        self.0.get_ref().0.socket()
     }
 
     pub(super) fn session(&self) -> &CommonState {
@@ -307,52 +319,5 @@ impl AsyncWrite for LinkStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut *self.0).poll_shutdown(context)
-    }
-}
-
-/// A socket with what was read from it before it was known to be a link's.
-#[derive(Debug)]
-struct Wire {
-    head: Bytes,
-    socket: Socket,
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.head.is_empty() {
-            return Pin::new(&mut self.socket).poll_read(context, into);
-        }
-        let some = self.head.len().min(into.remaining());
-        into.put_slice(self.head.get(..some).unwrap_or_default());
-        self.head.advance(some);
-        // Given free once it is read: a link may live for hours.
-        if self.head.is_empty() {
-            self.head = Bytes::new();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        from: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, from)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
-    }
-
-    /// `close_notify` alone ends a direction of a link: a FIN behind it would have SNI routers on the way end both, which nginx does
-    /// by default.
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_flush(context)
     }
 }

@@ -10,6 +10,7 @@ pub mod preamble;
 pub mod reply;
 mod tickets;
 mod trust;
+mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 //! a core. The same holds for the tasks that use them. No socket option is set here: `socket` does that, through [`AsFd`].
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
@@ -159,14 +159,6 @@ impl Socket {
         }
     }
 
-    /// Waits until a write would not block.
-    pub async fn writable(&self) -> io::Result<()> {
-        match &self.0 {
-            Form::Own(socket) => poll_fn(|context| socket.poll_ready(context, Ready::WRITE)).await,
-            Form::Tokio(socket) => socket.writable().await,
-        }
-    }
-
     /// Whether the connection is broken as far as an event has told: reset, or given up by keepalive. A FIN does not break it.
     ///
     /// Costs no system call. For a socket that nobody reads now: whoever reads gets the error.
@@ -248,6 +240,23 @@ impl AsyncWrite for Socket {
             }
             Form::Tokio(socket) => Pin::new(socket).poll_write(context, from),
         }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Form::Own(socket) => {
+                socket.poll_io(context, Ready::WRITE, |socket| socket.try_write_vectored(from))
+            }
+            Form::Tokio(socket) => Pin::new(socket).poll_write_vectored(context, from),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,6 +1,6 @@
 //! Sockets of a core's own set.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::task::{Context, Poll, ready};
@@ -109,6 +109,14 @@ impl Source<TcpStream> {
     pub(super) fn try_write(&self, from: &[u8]) -> io::Result<usize> {
         let written = self.try_io(Ready::WRITE, |mut io| io.write(from))?;
         if written < from.len() {
+            self.registration.full(&self.io)?;
+        }
+        Ok(written)
+    }
+
+    pub(super) fn try_write_vectored(&self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        let written = self.try_io(Ready::WRITE, |mut io| io.write_vectored(from))?;
+        if written < from.iter().map(|some| some.len()).sum() {
             self.registration.full(&self.io)?;
         }
         Ok(written)
