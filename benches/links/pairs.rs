@@ -86,7 +86,7 @@ impl Pair {
         Ok(Self { label: "strait", address, processes, _held: Held::Strait([west, east]) })
     }
 
-    /// <https://docs.haproxy.org/2.6/configuration.html>: `ssl`, `verify required`, `alpn`, `ssl-min-ver`.
+    /// <https://docs.haproxy.org/2.6/configuration.html>: `ssl`, `verify required`, `alpn`, `ssl-min-ver`, `ciphersuites`.
     fn haproxy(folder: &TempDir, backends: &Backends) -> io::Result<Self> {
         let tls = |cluster: &str| -> io::Result<String> {
             let from = folder.path().join("tls").join(cluster);
@@ -96,7 +96,7 @@ impl Pair {
             let ca = from.join("ca.crt");
             let (pem, ca) = (pem.display(), ca.display());
             Ok(format!(
-                "ssl crt {pem} ca-file {ca} verify required alpn strait/1 ssl-min-ver TLSv1.3"
+                "ssl crt {pem} ca-file {ca} verify required alpn strait/1 ssl-min-ver TLSv1.3 ciphersuites {CIPHERS}"
             ))
         };
         let (near, far) = (free_address()?, free_address()?);
@@ -122,6 +122,9 @@ impl Pair {
         Ok(Self { label: "haproxy", address: near, processes, _held: Held::Haproxy(peers) })
     }
 }
+
+/// What Strait's links have, so that both encrypt alike: OpenSSL's first would be the one with 256 bits.
+const CIPHERS: &str = "TLS_AES_128_GCM_SHA256";
 
 const TAKES: &str = "a string takes all";
 

@@ -228,6 +228,8 @@ async fn key_exchange_is_post_quantum_and_the_version_1_3() {
     let group = session.negotiated_key_exchange_group().map(rustls::crypto::SupportedKxGroup::name);
     assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
     assert_eq!(session.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    let suite = session.negotiated_cipher_suite().map(|suite| suite.suite());
+    assert_eq!(suite, Some(rustls::CipherSuite::TLS13_AES_128_GCM_SHA256));
     assert_eq!(session.alpn_protocol(), Some(ALPN));
 }
 
