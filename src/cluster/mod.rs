@@ -36,8 +36,11 @@ pub use trust::Peer;
 /// The one protocol of links (ALPN, RFC 7301). The far gateway terminates TLS for it alone.
 pub const ALPN: &[u8] = b"strait/1";
 
-/// Sessions kept per cluster, a few of each server name: rustls resumes a session under its own name only. One takes 3 KiB.
-const SESSIONS: usize = 1024;
+/// Names of a cluster whose sessions are kept: a session is resumed under its own only (RFC 8446 §4.6.1). Beyond that the oldest
+/// name is forgotten, and with one more in turn each of them is before it comes again. Apps of a cluster are hundreds.
+const NAMES: usize = 1024;
+/// Sessions of a name, of which rustls keeps no more: as many as links were opened at once. One takes 3 KiB.
+const SESSIONS: usize = 8;
 
 /// All that links need of certificates and clusters. Never changed: whatever changes makes another one, with ticket keys and
 /// session stores of its own, so that no link resumes what was judged by other anchors, lists or clusters. A link that is open
@@ -136,7 +139,8 @@ impl Near {
             .with_custom_certificate_verifier(verifier)
             .with_client_cert_resolver(Arc::<SingleCertAndKey>::clone(identity));
         config.alpn_protocols = vec![ALPN.to_vec()];
-        config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)));
+        config.resumption =
+            Resumption::store(Arc::new(ClientSessionMemoryCache::new(NAMES * SESSIONS)));
         // Early data could be replayed to the far side, and with it a call.
         config.enable_early_data = false;
         Ok(Self { config: Arc::new(config), expected })

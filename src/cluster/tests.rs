@@ -8,7 +8,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, ExtendedKeyUsagePurpose,
     IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
-use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
 use rustls::{AlertDescription, NamedGroup, RootCertStore};
 use time::OffsetDateTime;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -165,7 +165,8 @@ async fn dial(
         Ok(arrived)
     };
     let dialled = connect(near, dialling, &first);
-    timeout(BOUND, async { tokio::join!(dialled, accepted) }).await.expect("both sides end")
+    let both = async { tokio::join!(dialled, accepted) };
+    Box::pin(timeout(BOUND, both)).await.expect("both sides end")
 }
 
 /// A link that both sides take.
@@ -251,6 +252,60 @@ async fn a_second_link_resumes_and_a_change_forgets() {
     // What is open is left alone.
     first.write_all(b"up").await.unwrap();
     far.stream.read_exact(&mut [0; 2]).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_apps_of_a_cluster_resume_however_many_they_are() {
+    let (west, east) = both(&Authority::new());
+    for resumes in [false, true] {
+        for app in 0..200 {
+            let (dialling, accepting) = sockets().await;
+            let name = format!("app-{app}.example");
+            let near = async {
+                let mut stream = west.open(dialling, &"east".into(), &name).await.unwrap();
+                stream.ask(&preamble::encode(&preamble())).await.unwrap();
+                stream.is_resumed()
+            };
+            let far = async {
+                let mut arrived = east.accept(accepting, Bytes::new()).await.unwrap();
+                arrived.stream.accept().await.unwrap();
+            };
+            let both = async { tokio::join!(near, far) };
+            let both = Box::pin(timeout(BOUND, both)).await;
+            assert_eq!(both.unwrap().0, resumes, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_ticket_is_good_for_early_data() {
+    let authority = Authority::new();
+    let (west, east) = both(&authority);
+    let mut config = ClientConfig::clone(&west.near.get("east").unwrap().config);
+    assert!(!config.enable_early_data);
+    config.enable_early_data = true;
+    let config = Arc::new(config);
+    let (near, far) = sockets().await;
+    let name: ServerName<'static> = "orders.example".try_into().unwrap();
+    let client = async {
+        let connector = TlsConnector::from(Arc::clone(&config));
+        let mut stream = connector.connect(name.clone(), near).await.unwrap();
+        stream.write_all(&preamble::encode(&preamble())).await.unwrap();
+        stream.read_exact(&mut [0; 10]).await.unwrap();
+    };
+    let server = async { east.accept(far, Bytes::new()).await.unwrap().stream.accept().await };
+    let both = async { tokio::join!(client, server) };
+    Box::pin(timeout(BOUND, both)).await.unwrap().1.unwrap();
+    let other = "others.example".try_into().unwrap();
+    let [resuming, full] = [name, other].map(|name| {
+        let mut next = rustls::ClientConnection::new(Arc::clone(&config), name).unwrap();
+        assert!(next.early_data().is_none());
+        let mut hello = Vec::new();
+        next.write_tls(&mut hello).unwrap();
+        hello.len()
+    });
+    // With a ticket, in which the near side's chain is.
+    assert!(resuming > full + 400, "{resuming}, {full}");
 }
 
 #[tokio::test]
