@@ -18,8 +18,7 @@ use crate::telemetry::metrics::Metrics;
 /// What stands in place of a connection's id: no caller is behind this link.
 const ID: &[u8] = b"exchange";
 
-/// Dials with the links that are in force when it does. Such a link carries no connection and is not counted among those that do;
-/// the source says why there is none.
+/// Dials with the links that are in force when it does. The source says why there is none.
 pub(super) fn ways(links: &Arc<Current>, metrics: &Arc<Metrics>) -> Ways {
     let links = Arc::clone(links);
     let dial = move |cluster: Arc<str>, gateway| {

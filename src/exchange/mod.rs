@@ -58,11 +58,9 @@ pub async fn serve<S: Send + Sync + 'static>(
 ) {
     let answering = Answering { live, stop: stop.clone() };
     let service = ExchangeServer::new(answering).max_decoding_message_size(MAX_REQUEST);
-    let places = link::Places::default();
-    let admitted = ReceiverStream::new(inquiries).filter_map(move |inquiry| places.admit(inquiry));
     // One question on each link: whoever asks for more waits.
     let server = Server::builder().max_concurrent_streams(1).http2_max_header_list_size(8 << 10);
-    let incoming = admitted.map(Ok::<_, std::io::Error>);
+    let incoming = ReceiverStream::new(inquiries).map(link::Link).map(Ok::<_, std::io::Error>);
     let ended = server.serve_with_incoming_shutdown(service, incoming, stop.cancelled_owned());
     if let Err(error) = ended.await {
         warn!(%error, "the exchange with other clusters ended");

@@ -170,7 +170,7 @@ async fn the_streams_end_with_the_gateway() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_link_has_one_question_and_a_cluster_so_many_links() {
+async fn a_link_has_one_question() {
     let east = East::start();
     east.export(&[]);
     let mut client = east.link("west").await;
@@ -178,20 +178,5 @@ async fn a_link_has_one_question_and_a_cluster_so_many_links() {
     let second = timeout(HEARTBEAT * 4, client.discover(DiscoverRequest {})).await;
     assert!(second.is_err(), "the second waits for the first");
     drop(first);
-    let mut open = Vec::new();
-    for _ in 0..link::MOST_LINKS - 1 {
-        open.push(east.ask("west").await);
-    }
-    let mut west = east.link("west").await;
-    assert!(west.discover(DiscoverRequest {}).await.is_err(), "one too many");
-    let mut south = east.ask("south").await;
-    assert!(matches!(word(&mut south).await, Word::State(_)), "another cluster is not held up");
-    open.pop();
-    drop(client);
-    loop {
-        let mut west = east.link("west").await;
-        if west.discover(DiscoverRequest {}).await.is_ok() {
-            break;
-        }
-    }
+    assert!(client.discover(DiscoverRequest {}).await.is_ok());
 }

@@ -236,9 +236,9 @@ async fn inquire(
     dial: Dial,
     record: &mut Record,
 ) -> Result<Joined, Refused> {
-    let endpoint = far::inquire(shared, cluster)?;
-    // It carries no connection, and there are few: neither links nor places of callers are counted down for it.
-    (record.held.link, record.held.permit) = (None, None);
+    let (endpoint, place) = shared.inquiries.enter(cluster)?;
+    // It carries no connection: the places of callers are not for it, it has one of its cluster's.
+    (record.held.permit, record.held.inquiry) = (None, Some(place));
     record.route(&EXCHANGE.into());
     let counters = counters(record)?;
     far::accepted(&mut incoming.leg).await?;

@@ -58,7 +58,7 @@ pub struct Shared {
     /// What links are opened and accepted with.
     pub links: Arc<Current>,
     /// Where links go on which another gateway asks what is exported.
-    inquiries: mpsc::Sender<Inquiry>,
+    inquiries: link::inquiries::Inquiries,
     shutdown: Shutdown,
     ids: id::Ids,
     admission: admission::Admission,
@@ -89,7 +89,7 @@ impl Shared {
             metrics,
             refusals,
             links: Arc::default(),
-            inquiries: mpsc::channel(1).0,
+            inquiries: link::inquiries::Inquiries::new(mpsc::channel(1).0),
             shutdown: Shutdown::new(),
             ids: id::Ids::new(),
             admission: admission::Admission::new(admission::Descriptors::new()),
@@ -108,7 +108,7 @@ impl Shared {
     /// What other gateways ask goes there; without it they are refused.
     #[must_use]
     pub fn asked_at(self, inquiries: mpsc::Sender<Inquiry>) -> Self {
-        Self { inquiries, ..self }
+        Self { inquiries: link::inquiries::Inquiries::new(inquiries), ..self }
     }
 
     /// Nothing is to be accepted until `opened` is cancelled: listeners queue what comes.

@@ -32,6 +32,7 @@ use super::engine::{Carried, Finish};
 use super::id::ConnectionId;
 use super::link::Leg;
 use super::listener::Listening;
+use super::places::Place;
 use super::refuse::{self, Refused};
 use super::relay::End;
 
@@ -70,6 +71,8 @@ pub(super) struct Held {
     pub(super) load: Option<OpenConnection>,
     /// Its link.
     pub(super) link: Option<OpenLink>,
+    /// Its place among those on which its cluster asks.
+    pub(super) inquiry: Option<Place>,
     /// It is open.
     pub(super) open: Option<TaskTrackerToken>,
     /// Came by a name, to what that led to.

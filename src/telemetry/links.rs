@@ -6,7 +6,7 @@ use super::metrics::{About, add, valid};
 
 const OPEN: About = About(
     "strait_links_open",
-    "Links that carry a connection now: out are those that this gateway has opened.",
+    "Links that are open now, those on which gateways ask each other included: out are those that this gateway has opened.",
 );
 const REFUSED: About = About(
     "strait_links_refused_total",

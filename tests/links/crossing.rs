@@ -39,6 +39,15 @@ fn a_call_crosses_and_both_logs_tell_of_one_connection() {
     }
 }
 
+/// Those that west has opened to east, and those that east has accepted.
+fn open_links(pair: &Pair) -> (u64, u64) {
+    let open = |gateway: &Gateway, cluster: &str, direction: &str| {
+        let labels = [format!("cluster=\"{cluster}\""), format!("direction=\"{direction}\"")];
+        gateway.metric("strait_links_open", &[&labels[0], &labels[1]])
+    };
+    (open(&pair.west, "east", "out"), open(&pair.east, "west", "in"))
+}
+
 #[test]
 fn many_calls_on_many_connections_arrive_whole() {
     let pair = Pair::start();
@@ -54,9 +63,8 @@ fn many_calls_on_many_connections_arrive_whole() {
             });
         }
     });
-    wait_until("all links are counted as closed", || {
-        pair.west.metric("strait_links_open", &["cluster=\"east\"", "direction=\"out\""]) == 0
-            && pair.east.metric("strait_links_open", &["cluster=\"west\"", "direction=\"in\""]) == 0
+    wait_until("all links are counted as closed, but for the exchange's", || {
+        open_links(&pair) == (1, 1)
     });
 }
 
@@ -65,15 +73,11 @@ fn open_links_stand_in_status_and_metrics() {
     let pair = Pair::start();
     let mut connection = connected(&pair);
     assert_eq!(connection.who().unwrap(), "orders");
-    assert_eq!(
-        pair.west.metric("strait_links_open", &["cluster=\"east\"", "direction=\"out\""]),
-        1
-    );
-    assert_eq!(pair.east.metric("strait_links_open", &["cluster=\"west\"", "direction=\"in\""]), 1);
+    wait_until("both are counted, the call's and the exchange's", || open_links(&pair) == (2, 2));
     let links = pair.west.status()["links"].clone();
-    assert_eq!(links, serde_json::json!([{ "cluster": "east", "opened": 1, "accepted": 0 }]));
+    assert_eq!(links, serde_json::json!([{ "cluster": "east", "opened": 2, "accepted": 0 }]));
     let links = pair.east.status()["links"].clone();
-    assert_eq!(links, serde_json::json!([{ "cluster": "west", "opened": 0, "accepted": 1 }]));
+    assert_eq!(links, serde_json::json!([{ "cluster": "west", "opened": 0, "accepted": 2 }]));
     let status = run(Command::new(STRAIT).args(["status", "--admin", &pair.west.admin()]));
     let told = String::from_utf8_lossy(&status.stdout).into_owned();
     assert!(told.contains("LINKS WITH") && told.contains("FOR LINKS"), "{told}");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::certificates::Ca;
 use super::common::gateway::Gateway;
 use super::common::{measured, wait_until};
-use super::refusals::{Handmade, handmade};
+use super::refusals::{Handmade, handmade, handmade_for};
 use super::{Apps, EXPORT};
 
 /// The beginning of every preamble.
@@ -92,14 +92,54 @@ fn a_link_that_ends_in_its_preamble_is_a_client_that_went() {
     wait_until("nothing stays open", || east.gateway.status()["connections"]["open"] == 0);
 }
 
+/// A preamble with these TLVs behind those that must be there.
+fn preamble(tlvs: &[u8]) -> Vec<u8> {
+    let ends = [127, 0, 0, 1, 127, 0, 0, 1, 0, 1, 0, 2];
+    let tlvs = [b"\x05\0\x02id\xe0\0\x01\x01", tlvs].concat();
+    let length = u16::try_from(ends.len() + tlvs.len()).unwrap().to_be_bytes();
+    [SIGNATURE, &length, &ends, &tlvs].concat()
+}
+
+#[test]
+fn a_cluster_asks_on_so_many_links_and_its_calls_go_on() {
+    const MOST: usize = 64;
+    let east = East::start();
+    let (west, first) = (east.ca.gateway("west"), preamble(b"\xe3\0\x01\x01"));
+    let ask = || {
+        let name = "exchange.east.strait.internal";
+        let mut link = handmade_for(name, east.gateway.ingress(), Some(&west), &first).unwrap();
+        let mut reply = [0; 8];
+        link.read_exact(&mut reply).unwrap();
+        (reply[7], link)
+    };
+    let mut open: Vec<_> = (0..MOST).map(|_| ask()).collect();
+    assert!(open.iter().all(|(status, _)| *status == 0));
+    let links =
+        || east.gateway.metric("strait_links_open", &["cluster=\"west\"", "direction=\"in\""]);
+    assert_eq!(links(), MOST as u64, "they are counted as links");
+    let (status, mut refused) = ask();
+    let mut rest = Vec::new();
+    refused.read_to_end(&mut rest).unwrap();
+    // Length; overloaded, another gateway may be tried, no rule.
+    assert_eq!((status, &*rest), (1, &b"\0\x03\x05\x01\0"[..]));
+    let record = east.gateway.record("overloaded");
+    assert_eq!((&record["limit"], &record["cluster"]), (&"exchange".into(), &"west".into()));
+    assert_eq!(east.gateway.metric("strait_limit_refusals_total", &["limit=\"exchange\""]), 1);
+    // Of no consequence for who calls an app: accepted.
+    let hello = super::hello::hello(super::ORDERS.as_bytes());
+    let mut call = east.link(&[preamble(b""), hello].concat());
+    let mut reply = [0; 8];
+    call.read_exact(&mut reply).unwrap();
+    assert_eq!(reply, *b"STRAIT\x01\0");
+    open.pop();
+    wait_until("one that ends makes room", || ask().0 == 0);
+}
+
 /// A preamble that does not say so, and then bytes that are no TLS: the word of a cluster is not enough.
 #[test]
 fn plain_bytes_are_seen_whatever_the_preamble_says() {
     let east = East::start();
-    let ends = [127, 0, 0, 1, 127, 0, 0, 1, 0, 1, 0, 2];
-    let tlvs = b"\x05\0\x02id\xe0\0\x01\x01";
-    let length = u16::try_from(ends.len() + tlvs.len()).unwrap().to_be_bytes();
-    let first = [SIGNATURE, &length, &ends, tlvs, b"PRI * HTTP/2.0\r\n\r\n"].concat();
+    let first = [&*preamble(b""), b"PRI * HTTP/2.0\r\n\r\n"].concat();
     let mut reply = Vec::new();
     east.link(&first).read_to_end(&mut reply).unwrap();
     // Refused; denied.

@@ -105,6 +105,16 @@ pub(crate) fn handmade(
     identity: Option<&Identity>,
     first: &[u8],
 ) -> io::Result<Handmade> {
+    handmade_for(ORDERS, gateway, identity, first)
+}
+
+/// The same for another name.
+pub(crate) fn handmade_for(
+    name: &'static str,
+    gateway: SocketAddr,
+    identity: Option<&Identity>,
+    first: &[u8],
+) -> io::Result<Handmade> {
     let config =
         ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(Anybody));
     let mut config = match identity {
@@ -114,7 +124,7 @@ pub(crate) fn handmade(
     config.alpn_protocols = vec![b"strait/1".to_vec()];
     let stream = TcpStream::connect(gateway)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let name = ServerName::try_from(ORDERS).unwrap();
+    let name = ServerName::try_from(name).unwrap();
     let tls = ClientConnection::new(Arc::new(config), name).unwrap();
     let mut link = StreamOwned::new(tls, stream);
     link.write_all(first)?;

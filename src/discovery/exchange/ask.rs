@@ -17,6 +17,7 @@ use crate::exchange::proto::exchange_client::ExchangeClient;
 use crate::exchange::proto::{DiscoverRequest, DiscoverResponse};
 use crate::exchange::{HEARTBEAT, MAX_MESSAGE};
 use crate::routing::table::Peer;
+use crate::telemetry::links::Direction;
 
 use super::translate::translate;
 use super::{Heard, Stream, Undialled, Ways};
@@ -62,7 +63,10 @@ pub(super) async fn ask(peer: Peer, gateway: SocketAddr, ways: Ways, words: mpsc
     loop {
         let mut heard = false;
         let silence = match timeout(DIAL, (ways.dial)(Arc::clone(&peer.cluster), gateway)).await {
-            Ok(Ok(stream)) => listen(&peer, gateway, stream, &words, &mut heard).await,
+            Ok(Ok(stream)) => {
+                let _open = ways.metrics.links.open(&peer.cluster, Direction::Out);
+                listen(&peer, gateway, stream, &words, &mut heard).await
+            }
             Ok(Err(Undialled { answered: answers, why })) => Silence { answers, wrong: false, why },
             Err(_elapsed) => Silence::deaf(format!("no link within {} ms", DIAL.as_millis())),
         };

@@ -23,11 +23,13 @@ pub(in crate::proxy) enum Limit {
     Dials,
     /// Sockets for endpoints: descriptors, memory, source ports.
     Sockets,
+    /// Links on which the gateways of one cluster ask what is exported to it.
+    Exchange,
 }
 
 impl Limit {
     /// Every limit.
-    pub(in crate::proxy) const ALL: [Self; 10] = [
+    pub(in crate::proxy) const ALL: [Self; 11] = [
         Self::Connections,
         Self::PerListener,
         Self::PerSource,
@@ -38,6 +40,7 @@ impl Limit {
         Self::Descriptors,
         Self::Dials,
         Self::Sockets,
+        Self::Exchange,
     ];
 
     /// The metric label and log field.
@@ -53,6 +56,7 @@ impl Limit {
             Self::Descriptors => "descriptors",
             Self::Dials => "dials",
             Self::Sockets => "sockets",
+            Self::Exchange => "exchange",
         }
     }
 
@@ -75,6 +79,9 @@ impl Limit {
             Self::Descriptors => "too few file descriptors are free",
             Self::Dials => "too many connects to the route's endpoints are in progress",
             Self::Sockets => "the system gives no socket for an endpoint",
+            Self::Exchange => {
+                "as many links are open as may be on which the gateways of one cluster ask what is exported to it"
+            }
         }
     }
 
@@ -99,6 +106,9 @@ impl Limit {
             Self::Sockets => {
                 "raise what has run out: file descriptors (ulimit -n, LimitNOFILE=) or, if no address can be assigned, source \
                  ports (net.ipv4.ip_local_port_range, or more endpoints); or lower limits.connections"
+            }
+            Self::Exchange => {
+                "a gateway asks on one link: look what in the other cluster opens so many with its certificate"
             }
             Self::Dials => {
                 "the route's endpoints answer too slowly for its load: look at them, or lower limits.connectTotal"

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use tokio::io::duplex;
 use tokio::time::{Instant, timeout_at};
 
 use crate::cluster::link::{Arrived, LinkError, LinkStream, Unaccepted};
 use crate::cluster::reply::{Code, Refusal};
-use crate::cluster::{ALPN, Inquiry, Links};
+use crate::cluster::{ALPN, Links};
 use crate::model::client::{Client, Linked};
 use crate::model::cluster::{exchange_name, is_own_name};
 use crate::model::ending::Ending;
@@ -22,9 +21,6 @@ use super::super::incoming::Incoming;
 use super::super::record::Record;
 use super::super::refuse::Refused;
 use super::Leg;
-
-/// Bytes on their way to who answers: a state of many apps goes in pieces.
-const INSIDE: usize = 16 << 10;
 
 /// Who the client is: itself, or, if what has come is a link, whoever its preamble names. From then on `incoming` is the link's inside.
 pub(in crate::proxy) async fn unwrap(
@@ -65,14 +61,6 @@ pub(in crate::proxy) fn asking(
 ) -> Option<Arc<str>> {
     let linked = client.link.as_ref()?;
     is_exchange(&shared.live.load().table, name).then(|| Arc::clone(&linked.cluster))
-}
-
-/// Hands an inquiry to who answers it; what it is to be joined with.
-pub(in crate::proxy) fn inquire(shared: &Shared, cluster: Arc<str>) -> Result<Leg, Refused> {
-    let (here, stream) = duplex(INSIDE);
-    let handed = shared.inquiries.try_send(Inquiry { cluster, stream });
-    let busy = |_| Refused::new(Ending::Overloaded, "nobody answers what other gateways ask");
-    handed.map(|()| Leg::Inside(here)).map_err(busy)
 }
 
 async fn accept(

@@ -15,6 +15,7 @@ use super::refuse::Refused;
 use super::relay::{Stream, has_something};
 
 pub(super) mod far;
+pub(super) mod inquiries;
 pub(super) mod near;
 
 /// One side of a connection.
