@@ -35,7 +35,9 @@ pub(super) struct Onward {
     /// Who is to answer. `None` at the end of a link: the gateway has answered, and the endpoint is the far side's to judge.
     pub(super) endpoint: Option<Arc<Endpoint>>,
     /// How long the answer may take; zero for no limit.
-    pub(super) patience: Duration,
+    patience: Duration,
+    /// Until when it has to be there, once the endpoint has got all that it needs for it.
+    due: Option<Instant>,
     pub(super) way: Way,
     pub(super) announced: Option<Addresses>,
     /// What the endpoint has got, if there is another one that could get it.
@@ -67,10 +69,9 @@ impl Awaited {
         }
     }
 
-    /// How long the answer may take.
-    pub(super) fn patience(&self) -> Option<Duration> {
-        let patience = self.onward.as_ref().map(|onward| onward.patience);
-        patience.filter(|patience| !patience.is_zero())
+    /// Until when the answer has to be there.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.onward.as_ref().and_then(|onward| onward.due)
     }
 
     /// Whether an end that comes instead of the answer is the endpoint's failure.
@@ -99,7 +100,13 @@ impl Onward {
         let (patience, until) =
             (limits.first_byte_timeout, limits.first_byte_timeout + limits.connect_total);
         let until = Instant::now() + until;
-        Self { core, endpoint: None, patience, way, announced, said: None, until }
+        let (endpoint, due, said) = (None, None, None);
+        Self { core, endpoint, patience, due, way, announced, said, until }
+    }
+
+    /// From now on the endpoint is waited for.
+    pub(super) fn asked(&mut self) {
+        self.due = (!self.patience.is_zero()).then(|| Instant::now() + self.patience);
     }
 
     /// What another endpoint may get, if this one has got no more than a hello. `sent` are the client's octets.

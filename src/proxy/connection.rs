@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus::IntCounter;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -60,11 +60,19 @@ struct Joined {
     header: usize,
     /// Octets of the client's that the endpoint has got already, over a link.
     sent: usize,
+    /// Of bytes up and down. What is said in the above is counted already.
     counters: (IntCounter, IntCounter),
     idle: Duration,
     may_leave: bool,
     away: bool,
     awaited: Box<Awaited>,
+}
+
+impl Joined {
+    /// Octets of the client's that the endpoint has got, or gets first.
+    fn said_by_client(&self) -> usize {
+        self.sent + self.preface.len().saturating_sub(self.header)
+    }
 }
 
 /// Serves one connection to its end.
@@ -191,6 +199,8 @@ async fn join(
     if let Some(hold) = hold {
         record.held.stay = Some(hold.enter().ok_or_else(|| Refused::cut(true))?);
     }
+    // Here, and not where it is sent: another endpoint may get the same once more.
+    joined.counters.0.inc_by(joined.said_by_client() as u64);
     far::accepted(&mut incoming.leg).await?;
     Ok(joined)
 }
@@ -221,6 +231,7 @@ async fn reach(
     let (header, may_leave) = (front.len(), route.closes_quietly(*side));
     let away = record.is_away(route, *side);
     onward.said = others.then_some(said);
+    onward.asked();
     // Plain bytes may be meant to have no answer, and are never sent again.
     let onward = (!plain).then_some(onward);
     let awaited = Box::new(Awaited { dial, onward });
@@ -414,8 +425,8 @@ async fn relayed(relay: &mut Relay<'_, Leg, Leg>, awaited: Awaited) -> (End, Opt
         relay.must_answer();
     }
     let answer = relay.until_answer();
-    let end = match awaited.patience() {
-        Some(patience) => timeout(patience, answer).await.unwrap_or(Some(End::Silent)),
+    let end = match awaited.due() {
+        Some(due) => timeout_at(due, answer).await.unwrap_or(Some(End::Silent)),
         None => answer.await,
     };
     let failed = end.map_or(relay.bytes_down() == 0, |end| awaited.is_failure(end));

@@ -119,8 +119,10 @@ impl Shared {
 
     /// Which connections are to be closed when they are quiet.
     fn wanted(&self) -> engine::Wanted {
-        let max_age = self.live.settings().limits.max_age;
+        let settings = self.live.settings();
+        let (max_age, patience) = (settings.limits.max_age, settings.limits.first_byte_timeout);
         let revocations = self.revocations.load(Ordering::Acquire);
-        engine::Wanted { drained_by: self.drained_by.get().copied(), max_age, revocations }
+        let drained_by = self.drained_by.get().copied();
+        engine::Wanted { drained_by, max_age, revocations, patience }
     }
 }

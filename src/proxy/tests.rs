@@ -55,6 +55,7 @@ on_both_forms! {
     an_endpoint_that_does_not_answer_gives_way_to_the_next
     an_endpoint_that_closes_without_a_byte_gives_way_to_the_next
     an_endpoint_that_is_silent_gives_way_to_the_next
+    an_endpoint_is_waited_for_no_longer_than_the_limit_says
     the_last_endpoint_that_is_silent_is_told_of
     what_is_more_than_a_hello_goes_to_nobody_else
     what_was_answered_goes_to_nobody_else
@@ -364,6 +365,23 @@ fn an_endpoint_that_is_silent_gives_way_to_the_next() {
     assert_eq!(read(&mut client, 6), b"answer");
     finish(client, served);
     gateway.expect(Ending::Completed, 1);
+    let counted = format!("bytes_total{{direction=\"up\",route=\"route\"}} {}\n", hello.len());
+    let text = gateway.shared.metrics.text();
+    assert!(text.contains(&counted), "the client has sent it once: {text}");
+}
+
+fn an_endpoint_is_waited_for_no_longer_than_the_limit_says() {
+    // A busy machine may be late, but hardly each time.
+    let took = (0..5).map(|number| {
+        let ((first, at_first), (second, at_second)) = (listen(), listen());
+        let gateway = impatient(&[at_first, at_second]);
+        let _client = gateway.send(&hello(NAME, number));
+        let (_silent, asked) = (accept(&first), Instant::now());
+        let _served = accept(&second);
+        asked.elapsed()
+    });
+    let late: Vec<_> = took.take_while(|took| *took > Duration::from_millis(600)).collect();
+    assert!(late.len() < 5, "a limit of 100 ms: {late:?}");
 }
 
 fn the_last_endpoint_that_is_silent_is_told_of() {

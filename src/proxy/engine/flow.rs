@@ -52,12 +52,10 @@ enum Step {
 }
 
 impl Flow {
-    /// From the client: with what goes first, of which so many octets are the client's.
+    /// From the client: with what goes first, of which so many octets are the client's, and counted already.
     pub(super) fn up(counter: IntCounter, first: Bytes, of_client: usize) -> Self {
         let held = if first.is_empty() { Held::Nothing } else { Held::Bytes(first) };
-        let mut flow = Self { held, ..Self::empty(counter) };
-        flow.count(of_client);
-        flow
+        Self { held, bytes: of_client as u64, ..Self::empty(counter) }
     }
 
     /// From the endpoint, which has not answered yet.

@@ -34,6 +34,9 @@ use quiet::Watch;
 /// A core that ticks at all has a further use: see [`attend`].
 const TICK: Duration = Duration::from_secs(1);
 
+/// Not sooner than that after the last look: each goes over all pairs. Answers are as much too late at most.
+const LEAST_TICK: Duration = Duration::from_millis(100);
+
 /// When an endpoint's keepalive is set, in seconds: it probes a minute of silence at the earliest, and most connections of who
 /// does not pool them are over by then, which spares them four system calls. The client's is inherited from the listener.
 const PROBED_AFTER: u32 = 30;
@@ -73,10 +76,10 @@ pub(super) trait Finish {
 pub(super) struct Connection {
     pub(super) client: Watched,
     pub(super) endpoint: Watched,
-    /// What the endpoint gets first: `header` octets of our own, which do not count, and what the client has sent.
+    /// What the endpoint gets first: `header` octets of our own, and what the client has sent, which is counted already.
     pub(super) preface: Bytes,
     pub(super) header: usize,
-    /// Count bytes up and down, while they come.
+    /// Count bytes up and down from now on, while they come.
     pub(super) counters: (IntCounter, IntCounter),
     /// Ends it when no byte came for so long.
     pub(super) idle: Duration,
@@ -139,10 +142,11 @@ pub(super) async fn attend(stop: CancellationToken, wanted: impl Fn() -> Wanted)
             _ = ticks.tick() => {}
         }
         let wanted = wanted();
-        if wanted.any() {
-            ticks.reset_after(quiet::LOOK);
-        }
         advance(started.elapsed(), wanted);
+        let due = ENGINE.with_borrow(Engine::next_due);
+        let due = due.map(|due| due.saturating_duration_since(Instant::now()));
+        let rest = due.map_or(wanted.rest(), |due| due.min(wanted.rest()));
+        ticks.reset_after(rest.max(LEAST_TICK));
     }
     for token in ENGINE.with_borrow(|engine| engine.tokens(|_| true)) {
         end(token, End::Stopped);
@@ -250,7 +254,8 @@ impl Engine {
             }
         }
         let idle = self.tokens(|pair| now.saturating_sub(pair.moved) > pair.idle);
-        let silent = self.tokens(|pair| pair.is_silent(now));
+        let late = Instant::now();
+        let silent = self.tokens(|pair| pair.due().is_some_and(|due| due <= late));
         let over = self.tokens(|pair| pair.quiet.is_over(look));
         [(End::Idle, idle), (End::Silent, silent), (End::Quiet, over)]
     }
@@ -261,6 +266,11 @@ impl Engine {
             return Vec::new();
         }
         self.tokens(|pair| pair.finish.is_revoked())
+    }
+
+    /// When the next of the answers that are waited for has to be there.
+    fn next_due(&self) -> Option<Instant> {
+        self.pairs.iter().flatten().filter_map(|pair| pair.due()).min()
     }
 
     fn tokens(&self, which: impl Fn(&Pair) -> bool) -> Vec<Token> {
@@ -328,11 +338,9 @@ impl Pair {
         }
     }
 
-    /// Whether the endpoint should have answered by now.
-    fn is_silent(&self, now: u32) -> bool {
-        let patience = self.down.awaited().and_then(Awaited::patience);
-        // Neither number of seconds is more exact than that: the limit is never cut short.
-        patience.is_some_and(|most| u64::from(now.saturating_sub(self.born)) > most.as_secs() + 1)
+    /// Until when the endpoint has to answer.
+    fn due(&self) -> Option<Instant> {
+        self.down.awaited().and_then(Awaited::due)
     }
 
     fn probe(&mut self, now: u32) {

@@ -24,7 +24,7 @@ use rustix::net::Shutdown;
 use crate::reactor::{Token, Turn};
 
 use super::super::relay::{Broken, has_something};
-use super::{End, Engine, Pair};
+use super::{End, Engine, Pair, TICK};
 
 /// Octets in one direction that are no call. A ping and its acknowledgement are frames of 17 octets each (RFC 9113 §6.7), in TLS
 /// records of 38 to 46, and the same in both directions; the smallest answer of a gRPC server, all of whose header fields are
@@ -60,6 +60,8 @@ pub(in crate::proxy) struct Wanted {
     pub(in crate::proxy) max_age: Duration,
     /// Those that are revoked, once this has changed.
     pub(in crate::proxy) revocations: u64,
+    /// Those whose endpoint does not answer in time: so long it takes for one that begins now; zero for none.
+    pub(in crate::proxy) patience: Duration,
 }
 
 /// What is remembered of a pair between two looks.
@@ -81,9 +83,12 @@ pub(in crate::proxy) struct Watch {
 }
 
 impl Wanted {
-    /// Whether anything is.
-    pub(super) fn any(&self) -> bool {
-        self.drained_by.is_some() || !self.max_age.is_zero()
+    /// Until the next look, if no answer is due before: where nothing is to be closed only the clock is kept.
+    pub(super) fn rest(&self) -> Duration {
+        if self.drained_by.is_some() || !self.max_age.is_zero() {
+            return LOOK;
+        }
+        if self.patience.is_zero() { TICK } else { TICK.min(self.patience) }
     }
 }
 
