@@ -22,7 +22,7 @@ use crate::background::{self, Urgency};
 use crate::model::name::Name;
 use crate::model::offer::Offered;
 use crate::model::snapshot::{Addresses, Routes};
-use crate::routing::build::{BuildError, Inputs, build, rebuild};
+use crate::routing::build::{BuildError, Inputs, build, have_same_names, rebuild};
 use crate::routing::endpoint::Endpoints;
 use crate::routing::live::{Generation, Live};
 use crate::routing::table::Table;
@@ -72,7 +72,7 @@ pub fn start<S: Send + Sync + 'static>(
     start_with(Arc::new(build_beside), live, published, stop)
 }
 
-/// Builds a table; `before` is one of the same routes, if there is any.
+/// Builds a table; `before` is one of the same names, if there is any.
 fn build_beside(
     inputs: &Inputs<'_>,
     before: Option<&Table>,
@@ -375,7 +375,7 @@ impl<S: Send + Sync + 'static> Owner<S> {
         let (build, live) = (Arc::clone(&self.build), Arc::clone(&self.live));
         let endpoints = Arc::clone(&self.endpoints);
         let now = self.in_force.as_ref();
-        let same = now.is_some_and(|now| Arc::ptr_eq(&now.routes, &routes));
+        let before = now.map(|now| Arc::clone(&now.routes));
         let settle = self.egress.settling(Arc::clone(&routes));
         // A configuration that makes no table must not move anybody.
         let settle_back = now.map(|now| self.egress.settling(Arc::clone(&now.routes)));
@@ -384,6 +384,10 @@ impl<S: Send + Sync + 'static> Owner<S> {
             let settled = settle();
             let own = settled.own(&wanted.own);
             let inputs = Inputs { routes: &routes, addresses: &addresses, own: &own };
+            // That another cluster exports an app, or does not any more, changes no name of an app that is imported by its own.
+            let same = before.is_some_and(|before| {
+                Arc::ptr_eq(&before, &routes) || have_same_names(&before, &routes)
+            });
             let before = same.then(|| live.load());
             let before = before.as_ref().map(|before| &before.table);
             let table = build(&inputs, before, &mut endpoints).inspect_err(|_| {

@@ -1,7 +1,13 @@
 use super::debounce::{AT_MOST, QUIET};
 use super::*;
 use crate::discovery::Snapshot;
-use crate::model::snapshot::{Allow, EndpointAt, EndpointSpec, Kind, Origin, RouteSpec};
+use crate::model::app::AppId;
+use crate::model::egress::EgressSpec;
+use crate::model::offer::{Callee, Offer, Offers, Presence, Reach};
+use crate::model::snapshot::{
+    Allow, Answer, EndpointAt, EndpointSpec, GatewaySpec, ImportSpec, Kind, NamespaceImport,
+    Offering, Origin, PeerSpec, RouteSpec,
+};
 use crate::routing::build::OwnListeners;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -56,6 +62,8 @@ struct Bench {
     handle: Handle<u8>,
     live: Arc<Live<u8>>,
     made_of: Arc<Mutex<Addresses>>,
+    /// How many tables were made beside one with the same names.
+    beside: Arc<AtomicUsize>,
     published: Arc<AtomicUsize>,
     _stop: tokio_util::sync::DropGuard,
 }
@@ -65,7 +73,10 @@ fn bench() -> Bench {
     let made_of = Arc::new(Mutex::new(Addresses::default()));
     let published = Arc::new(AtomicUsize::new(0));
     let (log, count) = (Arc::clone(&made_of), Arc::clone(&published));
-    let build = move |inputs: &Inputs<'_>, _: Option<&Table>, _: &mut Endpoints| {
+    let beside = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&beside);
+    let build = move |inputs: &Inputs<'_>, before: Option<&Table>, _: &mut Endpoints| {
+        counted.fetch_add(usize::from(before.is_some()), Ordering::Relaxed);
         let all: Vec<IpAddr> = inputs.addresses.0.values().flatten().copied().collect();
         let within = |prefix: &str| all.iter().any(|ip| ip.to_string().starts_with(prefix));
         assert!(!within("198.51.100."), "a panic that the test asked for");
@@ -83,7 +94,7 @@ fn bench() -> Bench {
         count.fetch_add(1, Ordering::Relaxed);
     });
     let handle = start_with(Arc::new(build), Arc::clone(&live), told, stop.clone());
-    Bench { handle, live, made_of, published, _stop: stop.drop_guard() }
+    Bench { handle, live, made_of, beside, published, _stop: stop.drop_guard() }
 }
 
 impl Bench {
@@ -145,6 +156,61 @@ async fn the_same_again_makes_no_generation() {
     bench.at_rest().await;
     assert_eq!(bench.live.load().number, 2, "order and names without a route change nothing");
     assert_eq!(bench.published.load(Ordering::Relaxed), 2);
+}
+
+/// The same routes, of which the one is an import from east, and what is offered in a namespace.
+fn imported() -> Arc<Routes> {
+    let mut routes = Routes::clone(&routes());
+    let import = ImportSpec {
+        allow: Allow::Open,
+        own: false,
+        gateways: vec![GatewaySpec {
+            cluster: "east".into(),
+            at: EndpointAt::Host(name("gateway.example"), 8443),
+            priority: 0,
+            offering: Offering::Unknown,
+        }],
+        quiet_close: true,
+        failback: Duration::ZERO,
+        egress: EgressSpec::default(),
+        plaintext: false,
+        answer: Answer::Linked,
+    };
+    routes.routes[0].import = Some(import.clone());
+    routes.namespaces = vec![NamespaceImport { namespace: "lab".into(), import, origin: origin() }];
+    routes.peers =
+        vec![PeerSpec { cluster: "east".into(), gateways: vec![], wanted: Arc::default() }];
+    Arc::new(routes)
+}
+
+fn offers(apps: &[&str]) -> Said {
+    let presence = Arc::<Presence>::default();
+    let offer = |app: &&str| {
+        let reach = Arc::new(Reach::new(&presence, 1));
+        (AppId::parse(app).unwrap(), Offer { names: vec![name("far.example")], reach })
+    };
+    let apps = apps.iter().map(offer).collect();
+    let offers = Offers { cluster: "east".into(), apps, ignored: 0 };
+    Said::Snapshot(Snapshot::Offers(Arc::new(offers)))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offer_that_brings_no_name_leaves_the_names_as_they_are() {
+    let bench = bench();
+    let configure = |routes| bench.handle.configure(routes, Arc::new(1), OwnListeners::default());
+    configure(imported()).await.unwrap();
+    for (apps, beside) in [
+        (&["shop/checkout"][..], 1),
+        (&[], 2),
+        (&["shop/checkout", "lab/new"], 2),
+        (&["lab/new"], 3),
+    ] {
+        let before = bench.live.load().number;
+        bench.say(offers(apps)).await;
+        bench.at_rest().await;
+        assert_eq!(bench.live.load().number, before + 1, "{apps:?}");
+        assert_eq!(bench.beside.load(Ordering::Relaxed), beside, "{apps:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use crate::model::name::{Name, NamePattern};
 use crate::model::routes_file::RoutesFile;
 use crate::model::snapshot::{
-    Addresses, Allow, EndpointAt, ImportSpec, Kind, Origin, RouteSpec, Routes,
+    Addresses, Allow, EndpointAt, ImportSpec, Kind, Origin, ReservedName, RouteSpec, Routes,
 };
 use crate::policy::Policy;
 
@@ -83,7 +83,23 @@ pub fn build(inputs: &Inputs<'_>, endpoints: &mut Endpoints) -> Result<Table, Ve
     Ok(table(Arc::new(names), inputs, endpoints))
 }
 
-/// Builds a table of the routes that another one was built of, with what DNS says now. The two share their names.
+/// Whether the same names lead to the same places in both, so that a table of one may share the names of the other's.
+pub fn have_same_names(one: &Routes, other: &Routes) -> bool {
+    fn patterns(route: &RouteSpec) -> impl Iterator<Item = &NamePattern> {
+        route.names.iter().map(|(pattern, _)| pattern)
+    }
+    let is_route = |one: &RouteSpec, other: &RouteSpec| patterns(one).eq(patterns(other));
+    let is_template = |one: &ReservedName, other: &ReservedName| one.template == other.template;
+    are_all(&one.routes, &other.routes, is_route)
+        && are_all(&one.files, &other.files, Arc::ptr_eq)
+        && are_all(&one.reserved, &other.reserved, is_template)
+}
+
+fn are_all<T>(one: &[T], other: &[T], alike: impl Fn(&T, &T) -> bool) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| alike(one, other))
+}
+
+/// Builds a table whose routes have the same names as those that another one was built of. The two share them.
 pub fn rebuild(before: &Table, inputs: &Inputs<'_>, endpoints: &mut Endpoints) -> Table {
     table(before.shared_names(), inputs, endpoints)
 }

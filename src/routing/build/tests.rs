@@ -3,7 +3,7 @@ use super::*;
 use crate::model::client::Client;
 use crate::model::name::{Name, NamePattern};
 use crate::model::routes_file::testing::file;
-use crate::model::snapshot::{AllowRule, Answer, EndpointSpec, GatewaySpec, ReservedName};
+use crate::model::snapshot::{AllowRule, Answer, EndpointSpec, GatewaySpec};
 use crate::routing::endpoint::Health;
 use crate::routing::table::Absence;
 use std::path::Path;
@@ -197,6 +197,34 @@ fn a_table_of_the_same_routes_shares_the_names() {
     let kept = [&first, &second]
         .map(|table| Arc::clone(&table.lookup("x.c").unwrap().route.candidates[0].endpoint));
     assert!(Arc::ptr_eq(&kept[0], &kept[1]));
+}
+
+#[test]
+fn routes_with_other_names_are_told_from_those_with_the_same() {
+    let of = |names: &[&str], template: &str, file: &Arc<RoutesFile>| Routes {
+        routes: vec![app(3, "shop/a", names), route(4, &["x"], &["10.0.0.1:1"])],
+        files: vec![Arc::clone(file)],
+        reserved: vec![reserved(template, "example")],
+        ..Routes::default()
+    };
+    let (kept, other) = (file("b 10.0.0.2:2\n"), file("b 10.0.0.2:2\n"));
+    let one = of(&["a", "*.b"], "{app}.example", &kept);
+    let mut same = of(&["a", "*.b"], "{app}.example", &kept);
+    same.routes[0].allow = Allow::Hidden;
+    same.routes[1].endpoints.clear();
+    assert!(have_same_names(&one, &same));
+    let mut fewer = same.clone();
+    fewer.routes.pop();
+    let others = [
+        of(&["a"], "{app}.example", &kept),
+        of(&["a", "b"], "{app}.example", &kept),
+        of(&["a", "*.b"], "{app}.{namespace}.example", &kept),
+        of(&["a", "*.b"], "{app}.example", &other),
+        fewer,
+    ];
+    for other in others {
+        assert!(!have_same_names(&one, &other) && !have_same_names(&other, &one), "{other:?}");
+    }
 }
 
 #[test]
