@@ -220,6 +220,12 @@ fn a_cluster_may_have_several_gateways_and_each_is_known_by_itself() {
         endpoints.iter().filter(|endpoint| endpoint["health"] == "healthy").count()
     };
     wait_until("both are heard", || healthy() == 2 && source(&west, "east")["up"] == true);
+    let carried =
+        |gateway: &Gateway| gateway.metric("strait_connections_total", &["route=\"shop/orders\""]);
+    wait_until("calls are spread over both", || {
+        app::call(west.ingress(), name, &authority.client()).unwrap();
+        carried(&one) > 0 && carried(&other) > 0
+    });
     one.signal(Signal::KILL);
     one.exit();
     wait_until("one is down", || healthy() == 1);

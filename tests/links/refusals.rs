@@ -99,7 +99,7 @@ impl ClientCertVerifier for Anybody {
 /// A link as somebody makes it who is no Strait.
 pub(crate) type Handmade = StreamOwned<ClientConnection, TcpStream>;
 
-/// Begins a link with this certificate, or without one, and sends `first` on it.
+/// Begins a link for the app with this certificate, or without one, and sends `first` on it.
 pub(crate) fn handmade(
     gateway: SocketAddr,
     identity: Option<&Identity>,
@@ -240,6 +240,40 @@ fn the_near_side_refuses_a_gateway_that_is_not_of_the_cluster_it_dialled() {
         assert_eq!(counted, 1, "{reason}: {record}");
         assert!(record["hint"].is_string(), "{record}");
     }
+}
+
+/// Each has an authority and a trust domain of its own, and no authority can name a gateway of the other cluster.
+#[test]
+fn clusters_that_trust_each_other_s_authority_trust_it_for_that_cluster_alone() {
+    const EAST: &str = "spiffe://east.example/cluster/east";
+    let (apps, folders) = (Apps::start(), tempfile::tempdir().unwrap());
+    let (of_west, of_east) = (Ca::new("west"), Ca::new("east"));
+    let [west, east] = ["west", "east"].map(|cluster| folders.path().join(cluster));
+    let named_east = |ca: &Ca| ca.issue(&Wanted { uris: &[EAST], ..Wanted::default() });
+    of_west.fill(&west, &of_west.gateway("west"));
+    of_east.fill(&east, &named_east(&of_east));
+    write(&west, "bundle.pem", &of_east.pem());
+    write(&east, "bundle.pem", &of_west.pem());
+    let trust = |domain: &str, folder: &Path| {
+        format!("{{ trustDomain: {domain}, trustBundle: {}/bundle.pem", folder.display())
+    };
+    let text = super::east(&east, apps.orders.address, EXPORT)
+        .replace("trustDomain: example.org", "trustDomain: east.example")
+        .replace("west: {", &format!("west: {}", trust("example.org", &east)));
+    let far = Gateway::with_config(&text);
+    let importer = |gateway| {
+        let text = super::west(&west, gateway, IMPORT);
+        let trusted = text.replace("east: {", &format!("east: {},", trust("east.example", &west)));
+        Gateway::with_config(&trusted)
+    };
+    assert_eq!(apps.call(&importer(far.ingress())).unwrap(), "orders");
+    let answer = handmade(far.ingress(), Some(&of_east.gateway("west")), b"")
+        .and_then(|mut link| link.read(&mut [0]));
+    assert!(answer.is_err(), "east's authority names west: {answer:?}");
+    wait_until("the far side refuses", || refused(&far, "in", "unknown_issuer") == 1);
+    let near = importer(impostor(&named_east(&of_west), "strait/1"));
+    assert_eq!(apps.call(&near).unwrap_err(), "InternalError", "west's authority names east");
+    wait_until("the near side refuses", || refused(&near, "out", "unknown_issuer") > 0);
 }
 
 #[test]
