@@ -3,11 +3,14 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
+use strait::cluster::{preamble, reply};
 use strait::config::{parse_routes_text, parse_text};
+use strait::dns::answer::{self, Book, Found, Reach, Transport};
 use strait::proxy::hello::{HelloParser, Progress};
 use strait::proxy_protocol;
 
@@ -107,6 +110,83 @@ fn no_proxy_header_takes_long() {
 }
 
 #[test]
+fn no_preamble_takes_long() {
+    let seeds = [files("fuzz/seeds/preamble", ""), files("tests/hellos/cases", ".bin")].concat();
+    try_all("preamble", &seeds, OF_STRANGERS, |bytes| drop(preamble::parse(bytes)));
+}
+
+#[test]
+fn the_longest_preamble_in_the_smallest_pieces_does_not_take_long() {
+    // 1,350 values of no octet and of a type that is passed over, behind what must be there; a piece for each octet.
+    let ends = [192, 0, 2, 1, 198, 51, 100, 2, 3, 232, 32, 251];
+    let values: Vec<u8> =
+        b"\x05\0\0\xe0\0\x01\x01".iter().copied().chain([0xef, 0, 0].repeat(1350)).collect();
+    let length = u16::try_from(ends.len() + values.len()).unwrap().to_be_bytes();
+    let bytes = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11"[..], &length, &ends, &values].concat();
+    let took = least(OF_STRANGERS, || {
+        for end in 1..bytes.len() {
+            assert!(
+                matches!(preamble::parse(&bytes[..end]), preamble::Progress::NeedMore(_)),
+                "{end}"
+            );
+        }
+        assert!(matches!(preamble::parse(&bytes), preamble::Progress::Whole { .. }));
+    });
+    let _ = writeln!(std::io::stderr(), "measured: {} octets, one by one: {took:?}", bytes.len());
+    assert!(took < 10 * OF_STRANGERS, "{took:?}");
+}
+
+#[test]
+fn no_reply_takes_long() {
+    let seeds = [files("fuzz/seeds/reply", ""), files("tests/hellos/cases", ".bin")].concat();
+    try_all("reply", &seeds, OF_STRANGERS, |bytes| drop(reply::parse(bytes)));
+}
+
+/// An app with more addresses than fit into the shortest answer.
+struct Fixed;
+
+impl Book for Fixed {
+    fn zone(&self) -> &'static str {
+        "mesh.example"
+    }
+
+    fn gateway(&self) -> &[IpAddr] {
+        &[]
+    }
+
+    fn find(&self, name: &str) -> Found {
+        let address = |number: u8| IpAddr::from([10, 0, 0, number]);
+        match name {
+            "orders.shop.mesh.example" | "orders.example" => Found::App(Reach {
+                addresses: (0..40).map(address).collect(),
+                ports: (0..40).map(|number| (address(number), 50_002)).collect(),
+            }),
+            "shop.mesh.example" => Found::Above,
+            _ => Found::Nothing,
+        }
+    }
+
+    fn is_announced(&self, address: IpAddr) -> bool {
+        address.is_ipv4()
+    }
+
+    fn serial(&self) -> u32 {
+        1
+    }
+}
+
+#[test]
+fn no_dns_message_takes_long() {
+    let seeds = [files("fuzz/seeds/dns_message", ""), files("tests/hellos/cases", ".bin")].concat();
+    try_all("dns_message", &seeds, OF_STRANGERS, |bytes| {
+        for over in [Transport::Udp, Transport::Tcp] {
+            let _ = answer::answer(bytes, over, &Fixed);
+        }
+        let _ = answer::truncated(bytes);
+    });
+}
+
+#[test]
 fn no_configuration_takes_long() {
     try_all("config", &files("config", ".yaml"), OF_OPERATORS, |text| {
         if let Err(problems) = parse_text(Path::new("fuzz.yaml"), text) {
@@ -119,8 +199,8 @@ fn no_configuration_takes_long() {
 
 #[test]
 fn no_routes_file_takes_long() {
-    // There is none in the tree: a hello is as wrong as a seed may be.
-    let seeds = files("tests/hellos/cases", ".bin");
+    // A hello is as wrong as a seed may be.
+    let seeds = [files("fuzz/seeds/routes_file", ""), files("tests/hellos/cases", ".bin")].concat();
     try_all("routes_file", &seeds, OF_OPERATORS, |text| {
         if let Err(problems) = parse_routes_text(Path::new("fuzz.map"), text) {
             for problem in problems {
