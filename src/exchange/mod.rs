@@ -2,6 +2,7 @@
 //! `discovery::exchange`.
 
 mod answer;
+mod counted;
 mod link;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tracing::warn;
 use crate::cluster::Inquiry;
 use crate::routing::live::Live;
 
+pub use counted::Counted;
 use proto::exchange_server::{Exchange, ExchangeServer};
 use proto::{DiscoverRequest, DiscoverResponse};
 

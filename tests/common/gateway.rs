@@ -136,8 +136,17 @@ impl Gateway {
 
     /// Memory that it holds, in bytes.
     pub(crate) fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most that it ever held, in bytes.
+    pub(crate) fn most_resident(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
         line.split_whitespace().next().unwrap().parse::<u64>().unwrap() << 10
     }
 
@@ -180,6 +189,13 @@ impl Gateway {
         let is_it =
             |listener: &&Value| listener["kind"] == "ingress" && listener["address"] == written;
         listeners.iter().find(is_it)?["bound"].as_str()?.parse().ok()
+    }
+
+    /// The egress address of an app, once it listens there.
+    pub(crate) fn egress(&self, app: &str) -> Option<SocketAddr> {
+        let status = self.status();
+        let found = status["egress"].as_array()?.iter().find(|one| one["app"] == app)?;
+        found["address"].as_str()?.parse().ok().filter(|_| found["trouble"].is_null())
     }
 
     /// Writes the configuration anew: [`BASE`] and what is to be added.

@@ -2,7 +2,13 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/grpc.rs"]
+mod grpc;
+#[path = "../dns/questions.rs"]
+#[allow(dead_code, reason = "a part of it is taken")]
+mod questions;
 
+mod liars;
 mod scale;
 
 use std::fs;

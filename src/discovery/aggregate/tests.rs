@@ -187,7 +187,7 @@ fn offers(apps: &[&str]) -> Said {
     let presence = Arc::<Presence>::default();
     let offer = |app: &&str| {
         let reach = Arc::new(Reach::new(&presence, 1));
-        (AppId::parse(app).unwrap(), Offer { names: vec![name("far.example")], reach })
+        (Callee::App(AppId::parse(app).unwrap()), Offer { names: vec![name("far.example")], reach })
     };
     let apps = apps.iter().map(offer).collect();
     let offers = Offers { cluster: "east".into(), apps, ignored: 0 };

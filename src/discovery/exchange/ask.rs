@@ -8,14 +8,15 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 use tower::service_fn;
 
 use crate::exchange::proto::discover_response::Word as Said;
-use crate::exchange::proto::exchange_client::ExchangeClient;
 use crate::exchange::proto::{DiscoverRequest, DiscoverResponse};
-use crate::exchange::{HEARTBEAT, MAX_MESSAGE};
+use crate::exchange::{Counted, HEARTBEAT, MAX_MESSAGE};
 use crate::routing::table::Peer;
 use crate::telemetry::links::Direction;
 
@@ -29,6 +30,8 @@ const MISSED: Duration = HEARTBEAT.saturating_mul(3);
 /// A gateway that was heard is asked again at once, in case only the connection was lost; then after this, twice this and so on.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The method of `exchange.proto`.
+const DISCOVER: &str = "/strait.v1.Exchange/Discover";
 
 /// What a gateway has said, or that it says nothing.
 #[derive(Debug)]
@@ -138,8 +141,11 @@ async fn listen(
 
 async fn discover(stream: Box<dyn Stream>) -> Result<Streaming<DiscoverResponse>, Silence> {
     let channel = channel(stream).await.map_err(|error| Silence::deaf(error.to_string()))?;
-    let mut client = ExchangeClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-    let said = client.discover(DiscoverRequest {}).await;
+    let mut client = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE);
+    client.ready().await.map_err(|error| Silence::deaf(error.to_string()))?;
+    // Not by the generated client, which reads a message before anybody can see how much it is.
+    let method = PathAndQuery::from_static(DISCOVER);
+    let said = client.server_streaming(Request::new(DiscoverRequest {}), method, Counted).await;
     said.map(tonic::Response::into_inner).map_err(|status| Silence::of(&status))
 }
 
