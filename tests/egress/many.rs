@@ -1,73 +1,11 @@
-//! Many apps, many callers, many listeners, and a configuration that does not stand still.
+//! Many listeners, and a configuration that does not stand still.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Instant;
 
 use super::common::gateway::{BASE, Gateway};
-use super::common::{measured, noise, wait_until};
-use super::{Bench, app, own_address};
-
-/// Apps that stay.
-const APPS: usize = 20;
-/// Apps that come and go.
-const OTHERS: usize = 40;
-const CALLERS: usize = 100;
-/// Configurations, each of which adds or removes about half of the others: a thousand changes.
-const CHANGES: usize = 50;
-
-#[test]
-fn nobody_is_misdelivered_while_apps_come_and_go() {
-    let bench = Bench::start(APPS + OTHERS);
-    let addresses: Vec<_> = (0..APPS + OTHERS).map(|number| bench.address(number)).collect();
-    let (done, calls) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let since = Instant::now();
-    let mut changed = 0;
-    thread::scope(|scope| {
-        for caller in 0..CALLERS {
-            let (bench, addresses, done, calls) = (&bench, &addresses, &done, &calls);
-            scope.spawn(move || {
-                let own = caller % APPS;
-                let mut pooled = bench.open(addresses[own]).unwrap();
-                let mut turn = caller;
-                while !done.load(Ordering::Acquire) {
-                    assert_eq!(pooled.who().unwrap(), app(own), "a pooled connection");
-                    let other = turn % APPS;
-                    assert_eq!(
-                        bench.who(addresses[other]).unwrap(),
-                        app(other),
-                        "a new connection"
-                    );
-                    // May be refused, as it is there only half of the time; never by another app.
-                    let fleeting = APPS + turn % OTHERS;
-                    if let Ok(who) = bench.who(addresses[fleeting]) {
-                        assert_eq!(who, app(fleeting), "an app that comes and goes");
-                    }
-                    turn += 7;
-                    calls.fetch_add(2, Ordering::Relaxed);
-                }
-            });
-        }
-        let mut there = [true; OTHERS];
-        for change in 0..CHANGES {
-            for (there, chance) in there.iter_mut().zip(noise(change as u64, OTHERS)) {
-                changed += usize::from(*there != (chance % 2 == 0));
-                *there = chance % 2 == 0;
-            }
-            let others = (0..OTHERS).filter(|&number| there[number]).map(|number| APPS + number);
-            bench.import(&(0..APPS).chain(others).collect::<Vec<_>>(), "");
-        }
-        done.store(true, Ordering::Release);
-    });
-    measured(&format!(
-        "{CALLERS} callers at {APPS} apps, {} calls in {:?}, while {changed} apps were added or removed: none misdelivered",
-        calls.load(Ordering::Relaxed),
-        since.elapsed()
-    ));
-    let now: Vec<_> = (0..APPS).map(|number| bench.address(number)).collect();
-    assert_eq!(now, addresses[..APPS]);
-}
+use super::common::{measured, wait_until};
+use super::{Bench, own_address};
 
 /// Imports of one backend under many names.
 fn imports(bind: &str, count: usize, backend: &str) -> String {

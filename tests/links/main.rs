@@ -3,13 +3,18 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../common/grpc.rs"]
+mod grpc;
 #[path = "../common/hello.rs"]
 mod hello;
 
+mod apart;
 mod between;
+mod callers;
 mod certificates;
 mod crossing;
 mod hostile;
+mod many;
 mod refusals;
 mod renamed;
 mod rotation;

@@ -5,7 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -14,10 +16,11 @@ use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
     ServerConnection, SignatureScheme, StreamOwned,
 };
+use serde_json::Value;
 
 use super::certificates::{Ca, Identity, Wanted, write};
 use super::common::gateway::Gateway;
-use super::common::{PATIENCE, wait_until};
+use super::common::{PATIENCE, measured, wait_for, wait_until};
 use super::{Apps, EXPORT, FRONTEND, IMPORT, NOBODY, ORDERS, Pair};
 
 /// Takes every certificate: it is the gateway that is to judge.
@@ -308,6 +311,35 @@ fn a_gateway_that_accepts_and_says_nothing_is_given_up_after_half_a_second() {
     west.record("no_healthy_endpoint");
     let told = west.status()["sources"].to_string();
     assert!(told.contains("no link within 500 ms"), "{told}");
+}
+
+/// What `LINK_TIME` of the near side says, and what a loaded machine may add to it.
+const LINK_TIME: Duration = Duration::from_millis(500);
+const SLACK: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_call_gives_up_a_link_that_does_not_come_about_in_half_a_second() {
+    let pair = Pair::start();
+    let source = || pair.west.status()["sources"].to_string();
+    // Of some rounds one has to be in time: on a busy machine the exchange may miss three heartbeats before the call is there, and
+    // then no link is tried.
+    let took = wait_for("a call that is there first", || {
+        wait_until("east is heard", || {
+            source().contains("\"up\":true") && pair.apps.call(&pair.west).is_ok()
+        });
+        // Its kernel goes on accepting.
+        pair.east.signal(Signal::STOP);
+        let asked = Instant::now();
+        assert_eq!(pair.apps.call(&pair.west).unwrap_err(), "InternalError");
+        let took = asked.elapsed();
+        pair.east.signal(Signal::CONT);
+        let told = |record: &Value| record["reason"].to_string().contains("no link in time");
+        let record = pair.west.records().into_iter().find(told)?;
+        assert_eq!(record["ending"], "connect_failed", "{record}");
+        Some(took)
+    });
+    measured(&format!("a gateway that hangs: a call gives up its link after {took:?}"));
+    assert!((LINK_TIME..LINK_TIME + SLACK).contains(&took), "{took:?}");
 }
 
 /// What near and far say when the far cluster refuses a call.

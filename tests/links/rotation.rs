@@ -8,15 +8,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use rustls::ClientConfig;
 use tempfile::TempDir;
 
 use super::certificates::{Ca, Wanted, write};
-use super::common::app::{Connection, connect, reply};
+use super::common::app::connect;
+use super::common::authority::Authority;
 use super::common::gateway::{BASE, Gateway};
 use super::common::process::strait;
-use super::common::{measured, noise, wait_until};
-use super::{Apps, EXPORT, IMPORT, ORDERS};
+use super::common::{measured, wait_until};
+use super::grpc::{Host, Sidecar, Way};
+use super::{Apps, EXPORT, IMPORT, NOBODY, ORDERS};
+
+/// The app as its sidecar's certificate says it.
+const APP: &str = "shop/orders";
 
 /// What a gateway says when its files have come into force.
 const CHANGED: &str = "links: certificates, anchors or lists have changed";
@@ -31,12 +35,19 @@ struct Pair {
 
 impl Pair {
     fn start(ca: &Ca) -> Self {
-        let (folders, apps) = (tempfile::tempdir().unwrap(), Apps::start());
+        let apps = Apps::start();
+        let orders = apps.orders.address;
+        Self::with(ca, apps, orders)
+    }
+
+    /// With another app for `orders`.
+    fn with(ca: &Ca, apps: Apps, orders: SocketAddr) -> Self {
+        let folders = tempfile::tempdir().unwrap();
         let of = |cluster: &str| folders.path().join(cluster);
         for cluster in ["west", "east"] {
             ca.fill(&of(cluster), &ca.gateway(cluster));
         }
-        let east = Gateway::with_config(&super::east(&of("east"), apps.orders.address, EXPORT));
+        let east = Gateway::with_config(&super::east(&of("east"), orders, EXPORT));
         let west = Gateway::with_config(&super::west(&of("west"), east.ingress(), IMPORT));
         Self { folders, apps, east, west }
     }
@@ -60,7 +71,7 @@ impl Pair {
     }
 }
 
-/// Calls without rest: those on connections of their own, and those on one that lives on.
+/// gRPC calls without rest: those on connections of their own, and those on one that lives on.
 struct Load {
     stop: Arc<AtomicBool>,
     calls: Arc<AtomicUsize>,
@@ -68,21 +79,22 @@ struct Load {
 }
 
 impl Load {
-    fn start(gateway: SocketAddr, tls: &Arc<ClientConfig>) -> Self {
+    fn start(gateway: SocketAddr, root: &Authority) -> Self {
         let (stop, calls) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let caller = |number: u64| {
-            let (stop, calls, tls) = (Arc::clone(&stop), Arc::clone(&calls), Arc::clone(tls));
+        let (host, way) = (Arc::new(Host::new()), Way::Named(gateway, ORDERS));
+        let caller = |_| {
+            let (stop, calls, way) = (Arc::clone(&stop), Arc::clone(&calls), way.clone());
+            let (host, own) = (Arc::clone(&host), Sidecar::new(NOBODY, "shop/frontend", root));
             thread::spawn(move || {
-                let mut pooled = connect(gateway, ORDERS, &tls).unwrap();
-                let ask = |connection: &mut Connection| {
-                    let sent = noise(number, 3000);
-                    assert!(connection.ask(&sent).unwrap() == reply("orders", &sent));
-                    calls.fetch_add(1, Ordering::Relaxed);
-                };
+                let open = || host.connect(&own, &way, APP).unwrap();
+                let mut pooled = open();
                 while !stop.load(Ordering::Acquire) {
-                    ask(&mut pooled);
-                    ask(&mut connect(gateway, ORDERS, &tls).unwrap());
+                    for caller in [&mut pooled, &mut open()] {
+                        assert_eq!(caller.who().unwrap(), APP);
+                        calls.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
+                assert_eq!(pooled.dials(), 1, "it has lived on");
             })
         };
         let callers = (0..4).map(caller).collect();
@@ -106,8 +118,10 @@ impl Load {
 #[test]
 fn everything_that_proves_who_is_who_rotates_and_no_call_fails() {
     let (old, new) = (Ca::new("old"), Ca::new("new"));
-    let pair = Pair::start(&old);
-    let load = Load::start(pair.west.ingress(), &pair.apps.tls);
+    let (callees, root) = (Host::new(), Authority::new());
+    let orders = callees.serve("127.0.0.1:0".parse().unwrap(), APP, Some(&root));
+    let pair = Pair::with(&old, Apps::start(), orders);
+    let load = Load::start(pair.west.ingress(), &root);
     load.goes_on();
     // Certificates; then the authority: both, certificates of the new one, that alone; then lists.
     pair.change(|cluster, folder| old.gateway(cluster).write(&folder));
