@@ -7,6 +7,7 @@ pub(crate) mod cgroup;
 pub(crate) mod dns;
 pub(crate) mod gateway;
 pub(crate) mod http;
+pub(crate) mod joined;
 pub(crate) mod net;
 pub(crate) mod process;
 

@@ -5,6 +5,7 @@
 mod common;
 
 mod coredns;
+mod direct;
 mod questions;
 
 use std::fs;

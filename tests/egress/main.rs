@@ -15,7 +15,6 @@ mod services;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustls::ClientConfig;
 use serde_json::Value;
@@ -23,17 +22,11 @@ use serde_json::Value;
 use common::app::{App, Connection, dial_from, handshake};
 use common::authority::Authority;
 use common::gateway::{BASE, Gateway};
+use common::joined::own_address;
 use common::wait_for;
 
 /// Where the callers of most tests are.
 const CALLER: &str = "127.0.0.1";
-
-/// An address of the loopback network that no other test has, and no other run of this one.
-fn own_address() -> String {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    format!("127.{}.{low}.{}", 64 + high % 128, NEXT.fetch_add(1, Ordering::Relaxed))
-}
 
 /// A gateway with egress listeners, the apps behind it and what trusts them.
 struct Bench {
@@ -128,8 +121,7 @@ fn egress_of(gateway: &Gateway, app: &str) -> Option<Value> {
 }
 
 fn address_of(gateway: &Gateway, app: &str) -> Option<SocketAddr> {
-    let found = egress_of(gateway, app)?;
-    found["address"].as_str()?.parse().ok().filter(|_| found["trouble"].is_null())
+    gateway.egress(app)
 }
 
 /// What `/status` says is wrong with egress.

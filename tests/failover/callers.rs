@@ -35,9 +35,11 @@ impl Callers {
     pub(crate) fn start(world: &World) -> Self {
         let (calls, stop) = (Arc::default(), Arc::default());
         let mut callers = Self { calls, stop, running: Vec::new() };
-        for _ in 0..CALLERS {
+        // By name and by the app's own address, in turn.
+        let ways: [SocketAddr; 2] = [world.west.ingress(), world.egress];
+        for gateway in ways.into_iter().cycle().take(CALLERS) {
             let (calls, stop) = (Arc::clone(&callers.calls), Arc::clone(&callers.stop));
-            let (gateway, tls): (SocketAddr, _) = (world.west.ingress(), Arc::clone(&world.tls));
+            let tls = Arc::clone(&world.tls);
             callers.running.push(thread::spawn(move || {
                 while !stop.load(Ordering::Acquire) {
                     let began = Instant::now();

@@ -7,6 +7,7 @@ mod back;
 mod callers;
 mod over;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
@@ -15,7 +16,9 @@ use tempfile::TempDir;
 use common::app::App;
 use common::authority::Authority;
 use common::gateway::{BASE, Gateway};
+use common::joined::own_address;
 use common::process::strait;
+use common::wait_for;
 
 /// The app, by its one name in all clusters.
 const ORDERS: &str = "orders.shop.mesh.example";
@@ -28,6 +31,8 @@ struct World {
     /// Of west, east and south; none where it is not.
     apps: [Option<App>; 3],
     west: Gateway,
+    /// The app's own address in west.
+    egress: SocketAddr,
     east: Gateway,
     _south: Gateway,
 }
@@ -72,9 +77,12 @@ impl World {
             east.ingress(),
             south.ingress(),
         );
-        let west = Gateway::with_config(&near);
+        let egress =
+            format!("  egress: {{ bind: {}, ports: 21000-21009 }}\n  admin:", own_address());
+        let west = Gateway::with_config(&near.replace("  admin:", &egress));
+        let egress = wait_for("the app has an egress address", || west.egress("shop/orders"));
         let (tls, apps) = (authority.client(), apps.map(Some));
-        Self { _folders: folders, authority, tls, apps, west, east, _south: south }
+        Self { _folders: folders, authority, tls, apps, west, egress, east, _south: south }
     }
 
     /// Lets the app of a cluster die.

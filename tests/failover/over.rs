@@ -9,6 +9,7 @@ use super::World;
 use super::callers::{Call, Callers};
 use super::common::app::App;
 use super::common::measured;
+use super::common::net::Net;
 
 /// What is asked for is a second. A loaded machine takes its time for handshakes beside that.
 const SLACK: Duration = Duration::from_secs(9);
@@ -82,6 +83,29 @@ fn the_next_cluster_takes_over_when_a_far_gateway_hangs() {
     let hang = |world: &mut World| world.east.signal(Signal::STOP);
     let wake = |world: &World| world.east.signal(Signal::CONT);
     taken_over("a far gateway hangs", &mut world, ["east", "south"], hang, wake);
+}
+
+/// East's gateway in a network where what goes to it may meet a rule of nft(8).
+fn on_the_way(what: &str, verdict: &str) {
+    let Some(net) = Net::with_filter(what) else { return };
+    net.run(|| {
+        let mut world = World::start("", "");
+        world.kill_app(0);
+        let at = world.east.ingress().port();
+        let rule = format!("add rule inet faults out tcp dport {at} {verdict}");
+        let heal = |_: &World| net.heal();
+        taken_over(what, &mut world, ["east", "south"], |_| net.nft(&rule), heal);
+    });
+}
+
+#[test]
+fn the_next_cluster_takes_over_when_a_far_gateway_falls_silent() {
+    on_the_way("the way to a far gateway drops everything", "drop");
+}
+
+#[test]
+fn the_next_cluster_takes_over_when_the_way_to_a_far_gateway_breaks() {
+    on_the_way("the way to a far gateway resets every connection", "reject with tcp reset");
 }
 
 /// Callers of a west whose own endpoint is another program.

@@ -11,6 +11,7 @@ mod dns;
 mod endpoints;
 mod files;
 mod hostile;
+mod links;
 mod log;
 mod network;
 mod process;
@@ -19,7 +20,8 @@ mod streams;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use common::PATIENCE;
 use common::app::App;
@@ -102,4 +104,16 @@ fn wait_for_endings(gateway: &Gateway, ending: &str, number: u64) {
     wait_until(&format!("{number} × {ending}"), || ended(gateway, ending) >= number);
     wait_until("no open connections", || gateway.status()["connections"]["open"] == 0);
     assert_eq!(ended(gateway, ending), number);
+}
+
+/// Waits for three times as long as usual.
+fn wait_for_long<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let since = Instant::now();
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(since.elapsed() < 3 * PATIENCE, "waited in vain: {what}");
+        thread::sleep(Duration::from_millis(100));
+    }
 }

@@ -17,6 +17,7 @@ use super::common::{PATIENCE, counterpart, measured, noise, wait_for};
 use super::hello::hello;
 use super::{
     NAME, SLACK, ask, echo, echo_at, exchange, gateway, open, rest, routes, wait_for_endings,
+    wait_for_long,
 };
 
 /// The bound for a reset to come through.
@@ -202,18 +203,6 @@ fn connections_with_vanished_hosts_are_given_up_within_100_seconds() {
     measured(&format!("hosts vanished: all connections given up after {given_up:?}"));
     assert!(given_up < Duration::from_secs(100) + SLACK, "{given_up:?}");
     drop((app, clients));
-}
-
-/// Waits for three times as long as usual.
-fn wait_for_long<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
-    let since = Instant::now();
-    loop {
-        if let Some(value) = ready() {
-            return value;
-        }
-        assert!(since.elapsed() < 3 * PATIENCE, "waited in vain: {what}");
-        thread::sleep(Duration::from_millis(100));
-    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use rustls::ClientConfig;
 use super::common::app::{self, App};
 use super::common::authority::Authority;
 use super::common::gateway::{BASE, STRAIT};
+use super::common::joined::own_address;
 use super::common::{counterpart, wait_for, wait_until};
 use super::{command, first, take_over, with_handover};
 
@@ -90,6 +91,30 @@ fn no_connection_fails_while_processes_take_over_with_fewer_and_more_cores() {
         let new = take_over(&old, with_handover(program, old.folder()));
         assert_eq!(old.exit().code(), Some(0));
         assert_eq!(new.ingress(), ingress, "the admin API goes over too");
+        old = new;
+    }
+    callers.wait_for(50);
+    let (failures, calls) = callers.end();
+    assert!(failures.is_empty(), "{} of {calls}: {failures:?}", failures.len());
+}
+
+#[test]
+fn no_connection_fails_at_an_egress_address_while_a_process_takes_over() {
+    let (app, tls) = app();
+    let egress = format!("  egress: {{ bind: {}, ports: 21000-21009 }}\n  admin:", own_address());
+    let mut old = first(&format!(
+        "{}apps: [{{ app: shop/one, endpoints: [\"{}\"] }}]\n\
+         imports: [{{ app: shop/one, name: {NAME}, clusters: [west], allow: any }}]\n",
+        BASE.replace("  admin:", &egress),
+        app.address
+    ));
+    let egress = old.egress("shop/one").unwrap();
+    let callers = Callers::start(egress, &tls);
+    for _ in 0..3 {
+        callers.wait_for(50);
+        let new = take_over(&old, command(old.folder()));
+        assert_eq!(old.exit().code(), Some(0));
+        assert_eq!(new.egress("shop/one"), Some(egress));
         old = new;
     }
     callers.wait_for(50);

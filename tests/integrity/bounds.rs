@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use super::common::gateway::Gateway;
 use super::common::wait_until;
-use super::{amount, descriptors, endpoint, gateway, hello, memory, noise, open};
+use super::{By, Path, amount, descriptors, endpoint, gateway, hello, memory, noise, open};
 
 /// Far more than the system's socket buffers take on both sides together (`tcp_wmem` and `tcp_rmem` end at 4 and 6 MiB).
 const TOO_MUCH: usize = 48 << 20;
@@ -59,12 +59,13 @@ fn assert_bounded(gateway: &Gateway, before: u64) {
 #[test]
 fn a_client_that_does_not_read_holds_little() {
     let pouring = endpoint(|stream| pour(&stream));
-    let gateway = gateway(&[("pouring.example", &pouring)]);
-    let before = memory(&gateway);
-    let open = |_| open(gateway.ingress(), "pouring.example").unwrap();
-    let clients: Vec<_> = (0..DEAF).map(open).collect();
-    assert_bounded(&gateway, before);
-    assert!(clients.iter().all(|client| drain(client).unwrap()), "all of it comes at last");
+    for by in [By::Route, By::Address] {
+        let path = Path::new(by, &pouring);
+        let before = memory(&path.near);
+        let clients: Vec<_> = (0..DEAF).map(|_| path.open().unwrap()).collect();
+        assert_bounded(&path.near, before);
+        assert!(clients.iter().all(|client| drain(client).unwrap()), "all of it comes at last");
+    }
 }
 
 #[test]

@@ -20,9 +20,11 @@ use std::net::{SocketAddr, TcpStream};
 use rustls::SupportedCipherSuite;
 use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::crypto::hash::Context;
+use tempfile::TempDir;
 
 use common::app::App;
 use common::gateway::Gateway;
+use common::joined::{Joined, More, NAME};
 use common::{PATIENCE, noise};
 use hello::hello;
 
@@ -53,6 +55,43 @@ fn gateway(routes: &[(&str, &App)]) -> Gateway {
     };
     let routes: Vec<_> = routes.iter().map(route).collect();
     Gateway::start(&format!("log: {{ connections: all }}\nroutes:\n{}", routes.concat()))
+}
+
+/// How clients come to an endpoint: by one gateway, or by two with a link between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// A route to the endpoint.
+    Route,
+    /// Its name, which west's ingress listener leads over a link.
+    Name,
+    /// Its egress address in west, and then a link.
+    Address,
+}
+
+const WAYS: [By; 3] = [By::Route, By::Name, By::Address];
+
+/// A way to an endpoint, and the gateway that clients come to.
+struct Path {
+    near: Gateway,
+    at: SocketAddr,
+    _far: Option<(TempDir, Gateway)>,
+}
+
+impl Path {
+    fn new(by: By, app: &App) -> Self {
+        if by == By::Route {
+            let near = gateway(&[(NAME, app)]);
+            return Self { at: near.ingress(), near, _far: None };
+        }
+        let Joined { folder, west, east, egress, .. } =
+            Joined::start(app.address, &More::default());
+        let at = if by == By::Name { west.ingress() } else { egress };
+        Self { near: west, at, _far: Some((folder, east)) }
+    }
+
+    fn open(&self) -> io::Result<TcpStream> {
+        open(self.at, NAME)
+    }
 }
 
 /// A connection whose hello has been sent.

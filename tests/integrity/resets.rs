@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use socket2::SockRef;
 
-use super::{endpoint, gateway, noise, open};
+use super::{Path, WAYS, endpoint, noise};
 
 /// Closes with RST.
 fn reset(stream: TcpStream) -> io::Result<()> {
@@ -60,14 +60,13 @@ fn a_clients_reset_reaches_the_endpoint() {
         tell.send(until_broken(&stream)).map_err(io::Error::other)
     });
     let pouring = endpoint(move |stream| also.send(pour(&stream)).map_err(io::Error::other));
-    let routes = [("silent.example", &silent), ("pouring.example", &pouring)];
-    for route in routes {
-        let gateway = gateway(&[route]);
-        let stream = open(gateway.ingress(), route.0).unwrap();
+    for (by, app) in WAYS.into_iter().flat_map(|by| [(by, &silent), (by, &pouring)]) {
+        let path = Path::new(by, app);
+        let stream = path.open().unwrap();
         greeted(&stream).unwrap();
         reset(stream).unwrap();
         told.recv_timeout(super::PATIENCE).expect("the endpoint notices").unwrap();
-        gateway.record("reset_by_client");
+        path.near.record("reset_by_client");
     }
 }
 
@@ -79,14 +78,13 @@ fn an_endpoints_reset_reaches_the_client() {
         greeted(&stream)?;
         reset(stream)
     });
-    let routes = [("breaks.example", &endpoint)];
     let actions: [fn(&TcpStream) -> io::Result<()>; 2] = [until_broken, pour];
-    for action in actions {
-        let gateway = gateway(&routes);
-        let stream = open(gateway.ingress(), "breaks.example").unwrap();
+    for (by, action) in WAYS.into_iter().flat_map(|by| actions.map(|action| (by, action))) {
+        let path = Path::new(by, &endpoint);
+        let stream = path.open().unwrap();
         greeted(&stream).unwrap();
         greet(&stream).unwrap();
         action(&stream).unwrap();
-        gateway.record("reset_by_endpoint");
+        path.near.record("reset_by_endpoint");
     }
 }

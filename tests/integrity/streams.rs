@@ -6,7 +6,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{App, Digest, PATIENCE, amount, endpoint, gateway, noise, open};
+use super::{App, By, Digest, NAME, PATIENCE, Path, WAYS, amount, endpoint, noise, open};
 
 const CONNECTIONS: u64 = 8;
 /// Longest piece that is written or read at once.
@@ -102,16 +102,24 @@ fn talkative(octets: u64, tell: SyncSender<Talk>) -> App {
 
 #[test]
 fn what_goes_in_comes_out_in_both_directions_at_once() {
-    let octets = amount(32 << 20, 4 << 30) / CONNECTIONS;
+    for by in WAYS {
+        // Of two ways over links one is as good as the other for an amount.
+        let octets =
+            if by == By::Address { amount(4 << 20, 256 << 20) } else { amount(32 << 20, 4 << 30) };
+        all_comes_out(by, octets / CONNECTIONS);
+    }
+}
+
+fn all_comes_out(by: By, octets: u64) {
     let (tell, told) = sync_channel(8);
     let app = talkative(octets, tell);
-    let gateway = gateway(&[("talk.example", &app)]);
-    let ingress = gateway.ingress();
+    let path = Path::new(by, &app);
+    let at = path.at;
     let began = Instant::now();
     let clients: Vec<_> = (0..CONNECTIONS)
         .map(|number| {
             thread::spawn(move || {
-                let mut stream = open(ingress, "talk.example")?;
+                let mut stream = open(at, NAME)?;
                 stream.write_all(&number.to_be_bytes())?;
                 talk(&stream, number, octets, 2 * number)
             })
@@ -125,7 +133,7 @@ fn what_goes_in_comes_out_in_both_directions_at_once() {
         assert!(far.came.1 == near.sent, "up, connection {}", far.number);
         assert!(near.came.1 == far.sent, "down, connection {}", far.number);
     }
-    println!("{} MiB each way in {:?}", (octets * CONNECTIONS) >> 20, began.elapsed());
+    println!("by {by:?}: {} MiB each way in {:?}", (octets * CONNECTIONS) >> 20, began.elapsed());
 }
 
 /// Octets that flow after the other direction has ended.
@@ -133,29 +141,34 @@ const BEHIND_THE_END: u64 = 100 << 20;
 
 #[test]
 fn a_direction_goes_on_after_the_other_has_ended() {
+    WAYS.into_iter().for_each(goes_on);
+}
+
+fn goes_on(by: By) {
+    let octets = if by == By::Route { BEHIND_THE_END } else { BEHIND_THE_END / 10 };
     let (tell, told) = sync_channel(1);
     let sends = endpoint({
         let tell = tell.clone();
         move |mut stream| {
             assert_eq!(stream.read(&mut [0])?, 0, "the client's end");
-            let sent = write(stream, BEHIND_THE_END, Dice(1))?;
-            tell.send((BEHIND_THE_END, sent)).map_err(io::Error::other)
+            let sent = write(stream, octets, Dice(1))?;
+            tell.send((octets, sent)).map_err(io::Error::other)
         }
     });
     let hears = endpoint(move |stream| {
         stream.shutdown(Shutdown::Write)?;
         tell.send(read(&stream, Dice(2))?).map_err(io::Error::other)
     });
-    let gateway = gateway(&[("sends.example", &sends), ("hears.example", &hears)]);
+    let (sends, hears) = (Path::new(by, &sends), Path::new(by, &hears));
 
-    let stream = open(gateway.ingress(), "sends.example").unwrap();
+    let stream = sends.open().unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     let came = read(&stream, Dice(3)).unwrap();
-    assert!(came == told.recv_timeout(PATIENCE).unwrap(), "down: {} octets came", came.0);
+    assert!(came == told.recv_timeout(PATIENCE).unwrap(), "down by {by:?}: {} octets came", came.0);
 
-    let mut stream = open(gateway.ingress(), "hears.example").unwrap();
+    let mut stream = hears.open().unwrap();
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "the endpoint's end");
-    let sent = write(stream, BEHIND_THE_END, Dice(4)).unwrap();
+    let sent = write(stream, octets, Dice(4)).unwrap();
     let came = told.recv_timeout(PATIENCE).unwrap();
-    assert!(came == (BEHIND_THE_END, sent), "up: {} octets came", came.0);
+    assert!(came == (octets, sent), "up by {by:?}: {} octets came", came.0);
 }

@@ -1,8 +1,11 @@
 //! Too many connections, from one source or from many, and too few file descriptors for them.
 
+#[path = "../common/mod.rs"]
 mod common;
-#[path = "common/hello.rs"]
+#[path = "../common/hello.rs"]
 mod hello;
+
+mod ways;
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
