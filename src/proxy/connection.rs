@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use prometheus::IntCounter;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -52,27 +52,28 @@ pub(super) struct Accepted {
     pub(super) open: TaskTrackerToken,
 }
 
+/// An endpoint as it is connected.
+struct Reached {
+    endpoint: Leg,
+    /// Octets that it has been sent of what the client has said.
+    sent: usize,
+    /// There are others that could be dialled.
+    others: bool,
+}
+
 /// A connection whose endpoint is connected.
 struct Joined {
     endpoint: Leg,
-    /// What the endpoint gets first: our own header and what the client has sent.
+    /// What the endpoint gets first: our own header and what the client has sent, as far as it has not got that already.
     preface: Bytes,
-    header: usize,
-    /// Octets of the client's that the endpoint has got already, over a link.
-    sent: usize,
-    /// Of bytes up and down. What is said in the above is counted already.
+    /// Octets that the client has said, and which are counted already.
+    said: usize,
+    /// Count bytes up and down from now on.
     counters: (IntCounter, IntCounter),
     idle: Duration,
     may_leave: bool,
     away: bool,
     awaited: Box<Awaited>,
-}
-
-impl Joined {
-    /// Octets of the client's that the endpoint has got, or gets first.
-    fn said_by_client(&self) -> usize {
-        self.sent + self.preface.len().saturating_sub(self.header)
-    }
 }
 
 /// Serves one connection to its end.
@@ -200,7 +201,7 @@ async fn join(
         record.held.stay = Some(hold.enter().ok_or_else(|| Refused::cut(true))?);
     }
     // Here, and not where it is sent: another endpoint may get the same once more.
-    joined.counters.0.inc_by(joined.said_by_client() as u64);
+    joined.counters.0.inc_by(joined.said as u64);
     far::accepted(&mut incoming.leg).await?;
     Ok(joined)
 }
@@ -213,7 +214,7 @@ async fn reach(
     mut onward: Onward,
     record: &mut Record,
 ) -> Result<Joined, Refused> {
-    let (endpoint, others) = connect(shared, incoming, &mut onward, record).await?;
+    let Reached { endpoint, sent, others } = connect(shared, incoming, &mut onward, record).await?;
     let Decision { route, side, .. } = &onward.way.decision;
     let mut front = Vec::new();
     let is_linked = matches!(endpoint, Leg::Link(_));
@@ -221,22 +222,23 @@ async fn reach(
         front = header(onward.announced, incoming, record)?;
     }
     let plain = incoming.is_plain();
-    let said = incoming.said(&front);
-    let (preface, sent) = if is_linked && !plain {
-        (Bytes::new(), said.of_client().len())
-    } else {
-        (said.bytes.clone(), 0)
-    };
+    let opening = incoming.said(&front);
+    let said = opening.of_client().len();
+    let mut preface = Bytes::new();
+    if sent < opening.bytes.len() && (plain || !is_linked) {
+        preface = opening.bytes.clone();
+        preface.advance(sent);
+    }
     let idle = onward.way.settings.limits.idle_timeout;
-    let (header, may_leave) = (front.len(), route.closes_quietly(*side));
+    let may_leave = route.closes_quietly(*side);
     let away = record.is_away(route, *side);
-    onward.said = others.then_some(said);
+    onward.said = others.then_some(opening);
     onward.asked();
     // Plain bytes may be meant to have no answer, and are never sent again.
     let onward = (!plain).then_some(onward);
     let awaited = Box::new(Awaited { dial, onward });
     let counters = counters(record)?;
-    Ok(Joined { endpoint, preface, header, sent, counters, idle, may_leave, away, awaited })
+    Ok(Joined { endpoint, preface, said, counters, idle, may_leave, away, awaited })
 }
 
 /// A link on which another gateway asks what is exported to it.
@@ -255,10 +257,10 @@ async fn inquire(
     far::accepted(&mut incoming.leg).await?;
     let settings = shared.live.load();
     let idle = settings.settings.limits.idle_timeout;
-    let (preface, header, sent) = (Bytes::new(), 0, 0);
+    let (preface, said) = (Bytes::new(), 0);
     let awaited = Box::new(Awaited { dial, onward: None });
     let (may_leave, away) = (false, false);
-    Ok(Joined { endpoint, preface, header, sent, counters, idle, may_leave, away, awaited })
+    Ok(Joined { endpoint, preface, said, counters, idle, may_leave, away, awaited })
 }
 
 /// What its bytes are counted into.
@@ -293,13 +295,13 @@ fn header(
     Ok(proxy_protocol::encode(ends.source, ends.destination, record.name(), &id))
 }
 
-/// Dials, and notes where that has led; and whether there are others that could be dialled.
+/// Dials, and notes where that has led.
 async fn connect(
     shared: &Shared,
     incoming: &Incoming,
     onward: &mut Onward,
     record: &mut Record,
-) -> Result<(Leg, bool), Refused> {
+) -> Result<Reached, Refused> {
     let app = onward.way.decision.caller.clone();
     let client = record.who().clone();
     let caller = near::Caller {
@@ -316,7 +318,7 @@ async fn connect(
     let untold = |refused| Refused { alert: None, ..refused };
     let dialled =
         dialled.map_err(|refused| if incoming.is_plain() { untold(refused) } else { refused });
-    let Dialled { leg, cluster, load, others } = dialled?;
+    let Dialled { leg, sent, cluster, load, others } = dialled?;
     if leg.socket().is_none_or(|socket| shared.admission.descriptors.are_scarce(socket)) {
         let limit = Limit::Descriptors;
         return Err(Refused::overloaded(limit, limit.reason()));
@@ -324,7 +326,7 @@ async fn connect(
     onward.endpoint = cluster.is_none().then(|| Arc::clone(load.endpoint()));
     record.connected(load);
     record.linked(cluster);
-    Ok((leg, others))
+    Ok(Reached { endpoint: leg, sent, others })
 }
 
 /// From a connected endpoint to the end: by the engine, for which this task is not needed any more, or by the relay where the
@@ -341,8 +343,7 @@ async fn carry(
         // Since it was let in. Whoever ends those that are carried has not seen this one.
         return record.relayed(End::Stopped, 0, 0);
     }
-    let Joined { endpoint, preface, header, sent, counters, idle, may_leave, away, awaited } =
-        joined;
+    let Joined { endpoint, preface, said, counters, idle, may_leave, away, awaited } = joined;
     match watched(client, endpoint) {
         Ok((client, endpoint)) => {
             let finish = record;
@@ -350,7 +351,7 @@ async fn carry(
                 client,
                 endpoint,
                 preface,
-                header,
+                said,
                 counters,
                 idle,
                 may_leave,
@@ -363,7 +364,7 @@ async fn carry(
         Err((client, endpoint)) => {
             // Fails only on a socket that is broken already, which the relay finds out. The client's is inherited.
             let _ = endpoint.socket().map(socket::keep_alive);
-            let sides = Sides { client, endpoint, said: (preface, header, sent), counters, idle };
+            let sides = Sides { client, endpoint, preface, said, counters, idle };
             // On the heap: a task must not keep the room for it where the engine carries.
             Box::pin(relay((core, stop), sides, (may_leave, away), *awaited, record)).await;
         }
@@ -383,8 +384,8 @@ fn watched(client: Leg, endpoint: Leg) -> Result<(Watched, Watched), (Leg, Leg)>
 struct Sides {
     client: Leg,
     endpoint: Leg,
-    /// What the endpoint gets first, how much of that is our own, and how much of the client's it has got already.
-    said: (Bytes, usize, usize),
+    preface: Bytes,
+    said: usize,
     counters: (IntCounter, IntCounter),
     idle: Duration,
 }
@@ -397,7 +398,7 @@ async fn relay(
     awaited: Awaited,
     mut record: Box<Record>,
 ) {
-    let Sides { mut client, mut endpoint, said: (preface, header, sent), counters, idle } = sides;
+    let Sides { mut client, mut endpoint, preface, said, counters, idle } = sides;
     let shared = &*core.shared;
     let (wanted, due_back) = (|| shared.wanted(), |share| record.is_due_back(share));
     let back: &(dyn Fn(f64) -> bool + Sync) = &due_back;
@@ -408,8 +409,7 @@ async fn relay(
     let stop = revocable.as_ref().map_or(stop, renamed::Revocable::stop);
     let (up, down) = counters;
     let terms = Terms { up, down, idle, stop, leaving };
-    let mut relay = Relay::new(&mut client, &mut endpoint, preface, header, terms);
-    relay.has_sent(sent);
+    let mut relay = Relay::new(&mut client, &mut endpoint, preface, said, terms);
     let (end, unanswered) = relayed(&mut relay, awaited).await;
     let carried = Carried { end, up: relay.bytes_up(), down: relay.bytes_down() };
     drop(relay);

@@ -36,6 +36,8 @@ pub(super) struct Way {
 #[derive(Debug)]
 pub(super) struct Dialled {
     pub(super) leg: Leg,
+    /// Octets that it has been sent of what the client has said.
+    pub(super) sent: usize,
     /// The cluster that it is in; `None` for this one.
     pub(super) cluster: Option<Arc<str>>,
     /// Counts as the endpoint's load until the connection ends.
@@ -85,7 +87,10 @@ pub(super) async fn dial(
         return Err(Refused::overloaded(Limit::Dials, Limit::Dials.reason()));
     };
     let mut candidates = Attempts::beyond(route, *side, mem::take(tried));
-    let dialled = first(&mut candidates, &settings.limits, caller, attempts).await;
+    // What needs a header of ours in front of it waits, and so do bytes that are no TLS, until nothing more can go wrong here.
+    let waits = route.send_proxy || caller.incoming.is_plain();
+    let opening = if waits { &[] } else { caller.incoming.received() };
+    let dialled = first(&mut candidates, &settings.limits, caller, opening, attempts).await;
     *tried = candidates.into_tried();
     dialled.map_err(|failed| failed.unwrap_or_else(|| nothing(route, refused)))
 }
@@ -101,11 +106,13 @@ fn nothing(route: &Route, before: &Refused) -> Refused {
     }
 }
 
-/// The first that can be connected to. Err: why the last one cannot, if there was any.
+/// The first that can be connected to, which gets `opening` as soon as it is, if that is at once. Err: why the last one cannot, if
+/// there was any.
 async fn first(
     candidates: &mut Attempts<'_>,
     limits: &Limits,
     caller: near::Caller<'_>,
+    opening: &[u8],
     attempts: &mut u32,
 ) -> Result<Dialled, Option<Refused>> {
     let deadline = Instant::now() + limits.connect_total;
@@ -117,8 +124,9 @@ async fn first(
         let each = limits.connect_timeout;
         let patience = Patience { each, deadline, alone: *attempts == 1 };
         let (address, load) = (endpoint.address, endpoint.connection());
+        let mut sent = 0;
         let tried = match via {
-            None => plain(address, patience).await,
+            None => plain(address, opening, patience, &mut sent).await,
             // On the heap: most callers' apps are no further than this.
             Some(via) => {
                 let others = candidates.has_more();
@@ -129,9 +137,9 @@ async fn first(
         match tried {
             Ok(leg) => {
                 let cluster = via.as_ref().map(|via| Arc::clone(&via.cluster));
-                return Ok(Dialled { leg, cluster, load, others: candidates.has_more() });
+                return Ok(Dialled { leg, sent, cluster, load, others: candidates.has_more() });
             }
-            Err(failed) if failed.last => return Err(Some(failed.refused)),
+            Err(failed) if failed.last || sent > 0 => return Err(Some(failed.refused)),
             Err(failed) => refused = Some(failed.refused),
         }
     }
@@ -172,9 +180,14 @@ impl Patience {
     }
 }
 
-async fn plain(address: SocketAddr, patience: Patience) -> Result<Leg, Failed> {
+async fn plain(
+    address: SocketAddr,
+    opening: &[u8],
+    patience: Patience,
+    sent: &mut usize,
+) -> Result<Leg, Failed> {
     let until = patience.at_most(patience.each);
-    match timeout_at(until, connect(address)).await {
+    match timeout_at(until, connect(address, opening, sent)).await {
         Ok(Ok(socket)) => Ok(Leg::Plain(socket)),
         Ok(Err(error)) => Err(Failed::connect(address, &error)),
         Err(_elapsed) => {
@@ -211,14 +224,23 @@ impl Failed {
     }
 }
 
-pub(super) async fn connect(address: SocketAddr) -> io::Result<Socket> {
-    let socket = match socket::connect(address)? {
+/// A connected socket. If it was connected at once, `sent` octets of `opening` have been sent to it, also when it is an error.
+pub(super) async fn connect(
+    address: SocketAddr,
+    opening: &[u8],
+    sent: &mut usize,
+) -> io::Result<Socket> {
+    let socket = match socket::connect(address, opening)? {
         Connect::Begun(stream) => Socket::connecting(stream).await?,
-        Connect::Done(stream) => Socket::from_std(stream)?,
+        Connect::Done(stream, so_much) => {
+            *sent = so_much;
+            Socket::from_std(stream)?
+        }
     };
     // A port of this host that nobody listens at, but which the kernel took as the source port too: TCP lets a socket connect to
     // itself (RFC 9293 §3.5, simultaneous open), and daprd's 50002 is in the range that Linux takes source ports from.
     if address.ip().is_loopback() && socket.local_addr()? == address {
+        *sent = 0;
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     Ok(socket)

@@ -88,6 +88,8 @@ fn networks(proxy_from: &[IpNet]) -> Networks {
 /// Accepts on one core's socket until the listener is stopped, and then whom the kernel has answered already: closing the socket
 /// would reset them.
 pub(super) async fn accept(core: Arc<Core>, listening: Arc<Listening>, listener: TcpListener) {
+    // None: it was stopped before. What is queued is served in any case.
+    let _ = listening.stop.run_until_cancelled(core.shared.opened.cancelled()).await;
     let listener = match Listener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -96,8 +98,6 @@ pub(super) async fn accept(core: Arc<Core>, listening: Arc<Listening>, listener:
             return;
         }
     };
-    // None: it was stopped before. What is queued is served in any case.
-    let _ = listening.stop.run_until_cancelled(core.shared.opened.cancelled()).await;
     accept_until(&core, &listening, &listener, listening.stop.cancelled()).await;
     // Whoever shares the socket goes on with it.
     if !core.shared.given.load(Ordering::Acquire) && socket::take_no_more(&listener).is_ok() {
@@ -144,6 +144,7 @@ async fn accept_until(
                 trouble.pause(&listening.label, &error)
             }
         };
+        let _deafened = listener.deafened();
         tokio::select! {
             () = &mut end => return,
             () = sleep(pause) => {}

@@ -111,6 +111,7 @@ impl Batch {
             Err(error) => return Err(error.into()),
         }
         let Self { events, wake, turns, .. } = self;
+        set::came(events.len());
         for event in events.iter() {
             let data = event.data.u64();
             if data != BELL {

@@ -38,6 +38,10 @@ pub struct Socket(Form<Source<TcpStream>, tokio::net::TcpStream>);
 #[derive(Debug)]
 pub struct Listener(Form<Source<TcpListener>, tokio::net::TcpListener>);
 
+/// A listener that is told of nothing.
+#[derive(Debug)]
+pub struct Deafened<'a>(&'a Listener);
+
 /// What waits for readiness.
 #[derive(Debug)]
 enum Form<O, T> {
@@ -81,7 +85,7 @@ impl Listener {
     /// Takes over a non-blocking listening socket, for this thread.
     pub fn from_std(listener: TcpListener) -> io::Result<Self> {
         Ok(Self(if set::is_entered() {
-            Form::Own(Source::new(listener, Ready::BOTH)?)
+            Form::Own(Source::listening(listener)?)
         } else {
             Form::Tokio(tokio::net::TcpListener::from_std(listener)?)
         }))
@@ -104,11 +108,27 @@ impl Listener {
         }
     }
 
+    /// While this is held nothing is told of connections that wait: for who cannot accept them now.
+    pub fn deafened(&self) -> Deafened<'_> {
+        if let Form::Own(listener) = &self.0 {
+            listener.hears(false);
+        }
+        Deafened(self)
+    }
+
     /// The socket without its registration.
     pub fn into_std(self) -> io::Result<TcpListener> {
         match self.0 {
             Form::Own(listener) => listener.into_inner(),
             Form::Tokio(listener) => listener.into_std(),
+        }
+    }
+}
+
+impl Drop for Deafened<'_> {
+    fn drop(&mut self) {
+        if let Form::Own(listener) = &self.0.0 {
+            listener.hears(true);
         }
     }
 }
@@ -300,6 +320,29 @@ mod tests {
     #[test]
     fn a_reset_breaks_a_socket_that_nobody_reads() {
         on_both_forms(reset_is_noticed);
+    }
+
+    #[test]
+    fn all_that_wait_are_accepted_and_none_while_the_listener_is_deafened() {
+        on_both_forms(accepts);
+    }
+
+    async fn accepts() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let own = set::is_entered();
+        let listener = Listener::from_std(listener).unwrap();
+        let deafened = listener.deafened();
+        let clients: Vec<_> = (0..5).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let told = timeout(Duration::from_millis(20), listener.accept()).await;
+        // Tokio's form does not spin beside what waits, and hears.
+        assert!(told.is_err() || !own);
+        drop(deafened);
+        let left = clients.len() - usize::from(told.is_ok());
+        for _ in 0..left {
+            timeout(Duration::from_mins(1), listener.accept()).await.unwrap().unwrap();
+        }
     }
 
     #[test]

@@ -23,6 +23,11 @@ impl<T: AsFd> Source<T> {
         Ok(Self { registration: Registration::new(&io, ready)?, io })
     }
 
+    /// A descriptor of which events tell as long as anything is there.
+    pub(super) fn listening(io: T) -> io::Result<Self> {
+        Ok(Self { registration: Registration::listening(&io)?, io })
+    }
+
     pub(super) fn io(&self) -> &T {
         &self.io
     }
@@ -137,9 +142,16 @@ impl Source<TcpListener> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (accepted, peer) = self
             .try_io(Ready::READ, |listener| Ok(rustix::net::acceptfrom_with(listener, flags)?))?;
+        self.registration.accepted();
         let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
         let peer = peer.ok_or_else(|| io::Error::other("a peer without an IP address"))?;
         Ok((Source::new(accepted.into(), Ready::BOTH)?, peer))
+    }
+
+    /// Whether events tell of connections that wait.
+    pub(super) fn hears(&self, whether: bool) {
+        // Fails for want of memory alone, which changing takes none of.
+        let _ = self.registration.hears(&self.io, whether);
     }
 }
 

@@ -1,4 +1,5 @@
-//! A core's own epoll set: every data socket is registered in it once, edge-triggered, and changed once at most.
+//! A core's own epoll set: every data socket is registered in it once, edge-triggered, and changed once at most. Listening ones are
+//! level-triggered.
 //!
 //! What an event means to whom stands in a slot: a task waits for it, or whoever takes turns on it does. Slots are reached by number
 //! through the thread, which keeps sockets `Send`, as tasks have to be that begin on another thread.
@@ -74,6 +75,8 @@ struct Set {
     epoll: Arc<OwnedFd>,
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Accepts that may follow before the next look at the events.
+    accepts: usize,
 }
 
 #[derive(Debug)]
@@ -102,7 +105,7 @@ impl Set {
         /// Tells the sets of all threads apart: a socket that strayed from its thread must not use another's slot.
         static MADE: AtomicU32 = AtomicU32::new(0);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
-        Self { number, epoll, slots: Vec::new(), free: Vec::new() }
+        Self { number, epoll, slots: Vec::new(), free: Vec::new(), accepts: 0 }
     }
 
     fn insert(&mut self, ready: Ready) -> io::Result<Registration> {
@@ -156,6 +159,22 @@ pub(super) fn note(data: u64, ready: Ready, wake: &mut Vec<Waker>, turns: &mut V
     with(|set| set.note(data, ready, wake, turns));
 }
 
+/// So many events came at a time. Of those that a connection has in its life every fourth is the listener's: on a core that is busy so
+/// many are likely to wait, and on one that is not a second accept finds nothing.
+pub(super) fn came(events: usize) {
+    with(|set| set.accepts = events / 4);
+}
+
+/// Whether another accept is worth a try before the next look at the events.
+fn accepts_more() -> bool {
+    let left = with(|set| {
+        let left = set.accepts;
+        set.accepts = left.saturating_sub(1);
+        left
+    });
+    left.is_some_and(|left| left > 1)
+}
+
 /// Borrows the thread's set; nothing where there is none.
 fn with<R>(borrow: impl FnOnce(&mut Set) -> R) -> Option<R> {
     SET.with_borrow_mut(|set| set.as_mut().map(borrow))
@@ -187,6 +206,16 @@ impl Registration {
     pub(super) fn new(source: &impl AsFd, ready: Ready) -> io::Result<Self> {
         let mut flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
         flags.set(EventFlags::OUT, !ready.has(Ready::WRITE));
+        Self::add(source, ready, flags)
+    }
+
+    /// Registers a listening socket, of which events tell as long as anything is there. With edges one would have to accept until
+    /// nothing is left, and the kernel makes a socket for each accept, also for the one that finds none.
+    pub(super) fn listening(source: &impl AsFd) -> io::Result<Self> {
+        Self::add(source, Ready::NONE, EventFlags::IN)
+    }
+
+    fn add(source: &impl AsFd, ready: Ready, flags: EventFlags) -> io::Result<Self> {
         let added = with(|set| {
             let registration = set.insert(ready)?;
             let added = epoll::add(&set.epoll, source, registration.data(), flags);
@@ -211,6 +240,13 @@ impl Registration {
         self.with(|slot| slot.ready.remove(Ready::READ));
     }
 
+    /// Notes an accept: if there are more, the next look at the events tells.
+    pub(super) fn accepted(&self) {
+        if !accepts_more() {
+            self.drained();
+        }
+    }
+
     /// Notes that no write can be tried any more, until an event tells.
     pub(super) fn full(&self, source: &impl AsFd) -> io::Result<()> {
         let told = self.with(|slot| {
@@ -221,6 +257,13 @@ impl Registration {
             let all = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
             with(|set| epoll::modify(&set.epoll, source, self.data(), all)).unwrap_or(Ok(()))?;
         }
+        Ok(())
+    }
+
+    /// Whether events tell that something is there.
+    pub(super) fn hears(&self, source: &impl AsFd, whether: bool) -> io::Result<()> {
+        let flags = if whether { EventFlags::IN } else { EventFlags::empty() };
+        with(|set| epoll::modify(&set.epoll, source, self.data(), flags)).unwrap_or(Ok(()))?;
         Ok(())
     }
 

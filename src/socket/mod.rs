@@ -92,12 +92,13 @@ pub fn ensure_free(address: SocketAddr) -> io::Result<()> {
 pub enum Connect {
     /// Its outcome is known once the socket is writable.
     Begun(TcpStream),
-    /// It is connected.
-    Done(TcpStream),
+    /// It is connected, and so many octets of what was to go first have been sent.
+    Done(TcpStream, usize),
 }
 
-/// Begins to connect, non-blocking and without delay; [`keep_alive`] is for who keeps the connection.
-pub fn connect(address: SocketAddr) -> io::Result<Connect> {
+/// Begins to connect, non-blocking and without delay; [`keep_alive`] is for who keeps the connection. `first` is sent if it is
+/// connected at once.
+pub fn connect(address: SocketAddr, first: &[u8]) -> io::Result<Connect> {
     // Said when it is made: setting it afterwards takes two system calls more.
     let kind = Type::STREAM.nonblocking();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
@@ -106,10 +107,19 @@ pub fn connect(address: SocketAddr) -> io::Result<Connect> {
     speak_first(&socket)?;
     match socket.connect(&address.into()) {
         Err(error) if !in_progress(&error) => Err(error),
-        // Linux calls it in progress also when the other end is on this machine and has answered within the call. Asking costs
-        // less than waiting for an event that has come already.
-        Ok(()) | Err(_) if socket.peer_addr().is_ok() => Ok(Connect::Done(socket.into())),
-        Ok(()) | Err(_) => Ok(Connect::Begun(socket.into())),
+        // Linux calls it in progress also when the other end is on this machine and has answered within the call. To try costs
+        // less than to wait for an event that has come already.
+        Ok(()) | Err(_) if first.is_empty() => match socket.peer_addr() {
+            Ok(_) => Ok(Connect::Done(socket.into(), 0)),
+            Err(_) => Ok(Connect::Begun(socket.into())),
+        },
+        Ok(()) | Err(_) => match socket.send(first) {
+            Ok(sent) => Ok(Connect::Done(socket.into(), sent)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Ok(Connect::Begun(socket.into()))
+            }
+            Err(error) => Err(error),
+        },
     }
 }
 
@@ -232,13 +242,27 @@ mod tests {
     #[test]
     fn dialled_sockets_have_the_options_too() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (Connect::Begun(dialled) | Connect::Done(dialled)) =
-            connect(listener.local_addr().unwrap()).unwrap();
+        let (Connect::Begun(dialled) | Connect::Done(dialled, _)) =
+            connect(listener.local_addr().unwrap(), b"").unwrap();
         keep_alive(&dialled).unwrap();
         assert!(dialled.nodelay().unwrap());
         let dialled = SockRef::from(&dialled);
         assert!(dialled.keepalive().unwrap());
         assert_eq!(dialled.tcp_keepalive_time().unwrap(), KEEPALIVE_TIME);
+    }
+
+    #[test]
+    fn what_goes_first_is_sent_with_the_connect_where_that_is_done_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let Connect::Done(_dialled, sent) =
+            connect(listener.local_addr().unwrap(), b"hello").unwrap()
+        else {
+            return; // A system whose loopback answers later.
+        };
+        let mut came = vec![0; sent];
+        listener.accept().unwrap().0.read_exact(&mut came).unwrap();
+        assert_eq!(came, b"hello"[..sent]);
+        drop(listener);
     }
 
     #[test]

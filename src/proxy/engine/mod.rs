@@ -76,9 +76,10 @@ pub(super) trait Finish {
 pub(super) struct Connection {
     pub(super) client: Watched,
     pub(super) endpoint: Watched,
-    /// What the endpoint gets first: `header` octets of our own, and what the client has sent, which is counted already.
+    /// What the endpoint gets first.
     pub(super) preface: Bytes,
-    pub(super) header: usize,
+    /// Octets that the client has said already, and which are counted.
+    pub(super) said: usize,
     /// Count bytes up and down from now on, while they come.
     pub(super) counters: (IntCounter, IntCounter),
     /// Ends it when no byte came for so long.
@@ -290,14 +291,13 @@ impl Engine {
 
 impl Pair {
     fn new(connection: Connection, now: u32, look: u32) -> Self {
-        let Connection { client, endpoint, preface, header, counters, .. } = connection;
+        let Connection { client, endpoint, preface, said, counters, .. } = connection;
         let Connection { idle, may_leave, away, awaited, finish, .. } = connection;
         let (up, down) = counters;
-        let counted = preface.len().saturating_sub(header);
         Self {
             client,
             endpoint,
-            up: Flow::up(up, preface, counted),
+            up: Flow::up(up, preface, said),
             down: Flow::down(down, awaited),
             moved: now,
             // Rounded up: the limit is never cut short.

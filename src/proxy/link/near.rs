@@ -76,7 +76,9 @@ pub(in crate::proxy) async fn reach(
 }
 
 async fn open(caller: Caller<'_>, via: &Via, address: SocketAddr) -> Result<LinkStream, Failed> {
-    let socket = dial::connect(address).await.map_err(|error| Failed::connect(address, &error))?;
+    // The preamble goes first, inside TLS.
+    let connected = dial::connect(address, &[], &mut 0).await;
+    let socket = connected.map_err(|error| Failed::connect(address, &error))?;
     let Some(links) = caller.links.load() else {
         return Err(failed(via, address, "there are no links any more", Shown::Nothing));
     };

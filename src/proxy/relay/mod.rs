@@ -127,27 +127,21 @@ enum Step {
 }
 
 impl<'a, C: Stream, E: Stream> Relay<'a, C, E> {
-    /// Joins two streams. The endpoint first gets `preface`: `header` octets of our own, and then what was read from the client,
-    /// and counted, already.
+    /// Joins two streams. The endpoint first gets `preface`; the client has said `said` octets already, and they are counted.
     pub(crate) fn new(
         client: &'a mut C,
         endpoint: &'a mut E,
         preface: Bytes,
-        header: usize,
+        said: usize,
         terms: Terms<'a>,
     ) -> Self {
         let Terms { up, down, idle, stop, leaving } = terms;
         let mut up = Direction::new(up);
-        up.bytes = preface.len().saturating_sub(header) as u64;
+        up.bytes = said as u64;
         up.kept = preface;
         let moved = Instant::now();
         let leave = leaving.map(|leaving| Leave::new(leaving, moved));
         Self { client, endpoint, up, down: Direction::new(down), idle, stop, leave, moved }
-    }
-
-    /// So many octets of the client's have been sent to the endpoint, and counted, before.
-    pub(crate) fn has_sent(&mut self, octets: usize) {
-        self.up.bytes += octets as u64;
     }
 
     /// The endpoint's FIN, if nothing comes before it, is to break the connection instead of being passed on.

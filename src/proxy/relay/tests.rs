@@ -51,7 +51,7 @@ async fn relayed<F: Future>(
             &mut near_client,
             &mut near_endpoint,
             Bytes::copy_from_slice(preface),
-            0,
+            preface.len(),
             terms,
         )
         .until_end()
@@ -84,7 +84,7 @@ async fn bytes_arrive_and_are_counted() {
         &mut near_client,
         &mut near_endpoint,
         Bytes::from_static(b"HEADhello"),
-        4,
+        5,
         terms,
     );
     let far = async {
@@ -273,8 +273,13 @@ async fn what_waits_goes_before_what_comes_in_chunks_of_any_size() {
     let (mut near_client, client) = duplex(7);
     let (mut near_endpoint, endpoint) = duplex(11);
     let stop = CancellationToken::new();
-    let mut relay =
-        Relay::new(&mut near_client, &mut near_endpoint, noise(100).into(), 0, terms(HOUR, &stop));
+    let mut relay = Relay::new(
+        &mut near_client,
+        &mut near_endpoint,
+        noise(100).into(),
+        100,
+        terms(HOUR, &stop),
+    );
     let (up, down) = (noise(10_000), noise(20_000));
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_endpoint, mut to_endpoint) = tokio::io::split(endpoint);

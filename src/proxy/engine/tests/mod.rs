@@ -72,7 +72,7 @@ async fn carriage(preface: &[u8], header: usize, idle: Duration) -> Carriage {
         client: near_client,
         endpoint: near_endpoint,
         preface: Bytes::copy_from_slice(preface),
-        header,
+        said: preface.len() - header,
         counters: counters.clone(),
         idle,
         may_leave: true,
