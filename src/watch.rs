@@ -7,12 +7,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// Between looks when no watch tells anything.
 pub const POLL: Duration = Duration::from_secs(10);
@@ -25,15 +26,32 @@ const PATIENCE: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Watch {
     poll: Duration,
-    signs: Arc<Notify>,
+    signs: Arc<Signs>,
     /// `None` where the system gives no watch; polling goes on.
     watcher: Option<RecommendedWatcher>,
+}
+
+/// What the system tells.
+#[derive(Debug, Default)]
+struct Signs {
+    told: Notify,
+    /// The last of them was a name that another file was given.
+    renamed: AtomicBool,
+}
+
+/// A reason to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// A change is over, or it is time again.
+    Over,
+    /// A file was put in another's place, which is there as a whole; more of the same change may follow.
+    Replaced,
 }
 
 impl Watch {
     /// On nothing yet. Gives a reason to look at least once per `poll`.
     pub fn new(poll: Duration) -> Self {
-        let signs = Arc::new(Notify::new());
+        let signs = Arc::<Signs>::default();
         let watcher = watcher(Arc::clone(&signs));
         Self { poll, signs, watcher }
     }
@@ -50,35 +68,66 @@ impl Watch {
 
     /// Makes a sign.
     pub fn look_again(&self) {
-        self.signs.notify_one();
+        self.signs.told.notify_one();
     }
 
     /// Returns when there is a reason to look. A change in several steps is one.
     pub async fn sign(&self) {
-        tokio::select! {
-            biased;
-            () = self.signs.notified() => self.settle().await,
-            () = sleep(self.poll) => {}
+        if self.change().await == Reason::Replaced {
+            self.calm().await;
         }
     }
 
-    async fn settle(&self) {
-        let patience = Instant::now() + PATIENCE;
-        let quiet = async {
-            while timeout_at(Instant::now() + QUIET, self.signs.notified()).await.is_ok() {}
-        };
+    /// Returns when there is a reason to look, which may be before a change is over: see [`calm`](Self::calm).
+    pub async fn change(&self) -> Reason {
         tokio::select! {
-            () = quiet => {}
-            () = sleep_until(patience) => {}
+            biased;
+            () = self.signs.told.notified() => self.settle().await,
+            () = sleep(self.poll) => Reason::Over,
+        }
+    }
+
+    async fn settle(&self) -> Reason {
+        let patience = Instant::now() + PATIENCE;
+        while !self.signs.renamed.load(Ordering::Acquire) {
+            if !self.signs.follow_soon(patience).await {
+                return Reason::Over;
+            }
+        }
+        Reason::Replaced
+    }
+
+    /// Returns when a change is over, and whether more of it has followed from now on.
+    pub fn calm(&self) -> impl Future<Output = bool> + use<> {
+        let signs = Arc::clone(&self.signs);
+        async move {
+            let patience = Instant::now() + PATIENCE;
+            let mut followed = false;
+            while signs.follow_soon(patience).await {
+                followed = true;
+            }
+            followed
         }
     }
 }
 
-fn watcher(signs: Arc<Notify>) -> Option<RecommendedWatcher> {
+impl Signs {
+    /// Waits for a further one; for as long as a change rests between its steps, and not beyond `patience`.
+    async fn follow_soon(&self, patience: Instant) -> bool {
+        let now = Instant::now();
+        let until = patience.min(now + QUIET);
+        now < patience && timeout_at(until, self.told.notified()).await.is_ok()
+    }
+}
+
+fn watcher(signs: Arc<Signs>) -> Option<RecommendedWatcher> {
     let told = move |event: notify::Result<Event>| {
         // An error may be a lost event, so it is a sign as well.
-        if event.map_or(true, |event| changes_contents(event.kind)) {
-            signs.notify_one();
+        let kind = event.map_or(EventKind::Any, |event| event.kind);
+        if changes_contents(kind) {
+            let renamed = matches!(kind, EventKind::Modify(ModifyKind::Name(_)));
+            signs.renamed.store(renamed, Ordering::Release);
+            signs.told.notify_one();
         }
     };
     notify::recommended_watcher(told).ok()

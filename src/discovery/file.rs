@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::background::{self, Urgency};
 use crate::config::{self, Loaded, Problem, Reading, Stamps};
-use crate::watch::{POLL, Watch};
+use crate::watch::{POLL, Reason, Watch};
 
 use super::pace::Pace;
 
@@ -59,26 +59,47 @@ impl FileSource {
     }
 
     async fn run(mut self, reload: &Notify, changes: &mpsc::Sender<Outcome>) {
-        let mut forced = true;
+        let (mut forced, mut reason) = (true, Reason::Over);
         loop {
-            let (path, poll) = (self.path.clone(), self.poll);
-            let urgency = if self.last.is_none() { Urgency::Start } else { Urgency::Change };
-            let looked = background::run(urgency, move || {
-                let outcome = self.look(forced);
-                (self, outcome)
-            });
-            // A panic in there has been reported by the panic hook and took the source along: another one may have more luck.
-            let (source, outcome) = looked.await.unwrap_or_else(|_| (Self::new(path, poll), None));
-            self = source;
+            let outcome;
+            (self, outcome) = match reason {
+                Reason::Over => self.looked(forced).await,
+                // On the heap: it holds the source three times.
+                Reason::Replaced => Box::pin(self.looked_early(forced)).await,
+            };
             if let Some(outcome) = outcome {
                 self.pace.took(Instant::now());
                 if changes.send(outcome).await.is_err() {
                     return;
                 }
             }
-            forced = self.wait(reload).await;
+            (forced, reason) = self.wait(reload).await;
             sleep_until(self.pace.earliest(Instant::now())).await;
         }
+    }
+
+    /// Looks on another thread.
+    async fn looked(mut self, forced: bool) -> (Self, Option<Outcome>) {
+        let (path, poll) = (self.path.clone(), self.poll);
+        let urgency = if self.last.is_none() { Urgency::Start } else { Urgency::Change };
+        let looked = background::run(urgency, move || {
+            let outcome = self.look(forced);
+            (self, outcome)
+        });
+        // A panic in there has been reported by the panic hook and took the source along: another one may have more luck.
+        looked.await.unwrap_or_else(|_| (Self::new(path, poll), None))
+    }
+
+    /// Looks while it is not known yet whether the change is over: a million routes take longer to read than that takes to show.
+    /// Only what was there when it was over is told.
+    async fn looked_early(self, forced: bool) -> (Self, Option<Outcome>) {
+        let calm = self.watch.calm();
+        let ((source, early), followed) = tokio::join!(self.looked(forced), calm);
+        if !followed {
+            return (source, early);
+        }
+        let (source, outcome) = source.looked(false).await;
+        (source, outcome.or(early))
     }
 
     /// Loads when it must or when contents differ from those last sent.
@@ -102,11 +123,11 @@ impl FileSource {
     }
 
     /// Returns when there is a reason to look, and whether the operator asked for it.
-    async fn wait(&self, reload: &Notify) -> bool {
+    async fn wait(&self, reload: &Notify) -> (bool, Reason) {
         tokio::select! {
             biased;
-            () = reload.notified() => true,
-            () = self.watch.sign() => false,
+            () = reload.notified() => (true, Reason::Over),
+            reason = self.watch.change() => (false, reason),
         }
     }
 }
@@ -199,6 +220,30 @@ mod tests {
             fs::rename(&beside, &path).unwrap();
             assert_eq!(running.next_cluster().await, name);
         }
+    }
+
+    #[tokio::test]
+    async fn files_renamed_one_after_the_other_are_one_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str, text: &str| {
+            fs::write(folder.path().join(".new"), text).unwrap();
+            fs::rename(folder.path().join(".new"), folder.path().join(name)).unwrap();
+        };
+        place("a.yaml", &cluster("one"));
+        place("b.yaml", "limits: { helloTimeout: 1s }");
+        let mut running = start(folder.path(), NEVER);
+        running.next().await.unwrap();
+        let begun = Instant::now();
+        place("b.yaml", "limits: { helloTimeout: 2s }");
+        // The first look has seen the first of them by now.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        place("a.yaml", &cluster("two"));
+        let placed = begun.elapsed();
+        let loaded = running.next().await.unwrap();
+        assert_eq!(loaded.config.settings.limits.hello_timeout, Duration::from_secs(2));
+        // Unless the machine held this test up for longer than a change rests.
+        let one = &*loaded.config.cluster == "two";
+        assert!(one || placed > Duration::from_millis(40), "{placed:?}");
     }
 
     #[tokio::test]
