@@ -349,3 +349,21 @@ pub mod exchange_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AllowedApps {
+    /// The caller, namespace/app.
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    /// What it may call. Empty: nothing.
+    #[prost(message, repeated, tag = "2")]
+    pub allowed: ::prost::alloc::vec::Vec<RemoteApp>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoteApp {
+    /// namespace/app, or app in the caller's namespace.
+    #[prost(string, tag = "1")]
+    pub app: ::prost::alloc::string::String,
+    /// Where, in order of preference. Empty: in any cluster that exports it, in the order of the configuration's `clusters`.
+    #[prost(string, repeated, tag = "2")]
+    pub clusters: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}

@@ -47,6 +47,8 @@ pub enum Admission {
     Open,
     /// By this rule, as the operator would write it.
     Rule(Arc<str>),
+    /// By the allowed apps of this caller.
+    Document(AppId),
 }
 
 impl fmt::Display for Admission {
@@ -54,6 +56,7 @@ impl fmt::Display for Admission {
         match self {
             Self::Open => out.write_str("the route is open: it has no allow list"),
             Self::Rule(text) => write!(out, "admitted by {text}"),
+            Self::Document(app) => write!(out, "admitted by the allowed apps of {app}"),
         }
     }
 }
@@ -283,6 +286,7 @@ mod tests {
         match policy.admit(client, caller.map(app_id).as_ref())? {
             Admission::Open => Some("open".into()),
             Admission::Rule(text) => Some(text.to_string()),
+            Admission::Document(_) => None,
         }
     }
 

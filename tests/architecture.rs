@@ -39,6 +39,7 @@ const TABLE: &[Row] = &[
     ("state", May::Only(&[])),
     ("reactor", May::Only(&[])),
     ("watch", May::Only(&[])),
+    ("problem", May::Only(&[])),
     ("proxy_protocol", May::Only(&[&["model"]])),
     ("policy", May::Only(&[&["model"]])),
     ("config", May::Only(&[WORDS])),
@@ -48,12 +49,13 @@ const TABLE: &[Row] = &[
     ("exchange", May::Only(&[&["routing", "cluster"], WORDS])),
     ("discovery", May::Only(&[CONTROL, &["exchange", "watch", "state"], AROUND, WORDS])),
     ("dns", May::Only(&[&["routing", "config", "telemetry", "socket", "shutdown"], WORDS])),
+    ("permissions", May::Only(&[CONTROL, &["problem", "watch", "state", "tls"], AROUND, WORDS])),
     ("health", May::Only(&[CONTROL, AROUND, WORDS])),
     ("tls", May::Only(&[&["config", "watch"]])),
     ("cluster", May::Only(&[&["reactor", "proxy_protocol", "tls", "config"], WORDS])),
     ("proxy", May::Only(&[&["routing", "cluster", "reactor", "proxy_protocol"], AROUND, WORDS])),
     // Names no peer: `app` hands it closures.
-    ("admin", May::Only(&[&["config", "socket", "shutdown"], WORDS])),
+    ("admin", May::Only(&[&["config", "problem", "socket", "shutdown"], WORDS])),
 ];
 
 /// Words that only some modules may use, with the reason.

@@ -176,6 +176,63 @@ imports:
     }
 }
 
+/// West with links, a caller and gateways of two clusters, of which south is written first.
+const CALLING: &str = "\
+link: { directory: tls, trustDomain: example.org }
+names: [\"{app}.mesh.example\"]
+local: { networks: [10.0.0.0/8] }
+apps: [{ app: shop/a, from: [{ network: 10.0.0.1/32 }] }]
+clusters: { south: { gateways: [\"s:1\"] }, east: { gateways: [\"e:1\", \"f:1\"] }, north: {} }
+";
+
+#[test]
+fn documents_of_allowed_apps_are_read_with_the_clusters_in_their_order() {
+    let allowed = "allowed: [{ app: shop/a, allowed: [{ app: b, clusters: [east] }, { app: lab/c }] }, { allowed: [{ app: shop/b }] }]\n";
+    let settings = "allowedApps: { required: true, onRevoke: close }\n";
+    let loaded = good(&west(&format!("{CALLING}{allowed}{settings}")));
+    assert_eq!(loaded.warnings, []);
+    let permissions = &loaded.config.routes.permissions;
+    let (caller, says) = permissions.documents.iter().next().unwrap();
+    let told: Vec<_> =
+        says.allowed.iter().map(|it| (it.app.to_string(), it.clusters.len())).collect();
+    assert_eq!(caller.to_string(), "shop/a");
+    assert_eq!(told, [("shop/b".to_owned(), 1), ("lab/c".to_owned(), 0)]);
+    assert_eq!(permissions.bound.as_ref().unwrap().len(), 1);
+    assert!(permissions.required && !permissions.is_stored);
+    assert_eq!(loaded.config.settings.on_revoke, config::OnRevoke::Close);
+    let (import, _) = permissions.import.as_ref().unwrap();
+    let order: Vec<_> = import.gateways.iter().map(|it| (&*it.cluster, it.priority)).collect();
+    assert_eq!(order, [("south", 0), ("east", 1), ("east", 1)]);
+}
+
+#[test]
+fn every_mistake_in_documents_of_allowed_apps_is_told() {
+    for (written, wrong) in [
+        ("[{ app: shop/a, allowed: [{ app: \"shop/*\" }] }]", "`*` is no app"),
+        ("[{ app: shop/a, allowed: [{ app: \"a||b\" }] }]", "no app can hold `||`"),
+        ("[{ app: shop/a, allowed: [{ app: b }, { app: shop/b }] }]", "shop/b is allowed twice"),
+        (
+            "[{ app: shop/a, allowed: [{ app: b, clusters: [nowhere] }] }]",
+            "there is no cluster `nowhere`",
+        ),
+        ("[{ app: shop/a, allowed: [{ app: b, clusters: [north] }] }]", "has no gateways"),
+        (
+            "[{ app: shop/a, allowed: [{ app: b, clusters: [east, east] }] }]",
+            "stands in this list twice",
+        ),
+        ("[{ app: shop/a, allowed: [{ clusters: [east] }] }]", "`app` is missing"),
+        ("[{ app: shop/a }, { app: shop/a }]", "shop/a has two documents"),
+        ("[{ allowed: [{ app: b }] }]", "an app is written namespace/app"),
+        ("[{ allowed: [{ app: a/b }] }, { allowed: [{ app: a/c }] }]", "is said twice"),
+    ] {
+        let told = messages(&west(&format!("{CALLING}allowed: {written}\n")));
+        assert!(told.iter().any(|told| told.contains(wrong)), "{written}: {told:?}");
+    }
+    let nameless = CALLING.replace("names:", "# ");
+    let told = messages(&west(&format!("{nameless}allowed: [{{ app: shop/a }}]\n")));
+    assert!(told.iter().any(|told| told.contains("there is no `names`")), "{told:?}");
+}
+
 /// Clusters that links lead to, for services.
 const SERVED: &str = "\
 cluster: west

@@ -108,6 +108,14 @@ impl AdminListener {
     pub(super) fn is_loopback(&self) -> bool {
         self.address().is_some_and(|address| address.ip().to_canonical().is_loopback())
     }
+
+    /// Whether only this machine can reach it at all.
+    pub(super) fn is_near(&self) -> bool {
+        match &self.0 {
+            Bound::Tcp(_) => self.is_loopback(),
+            Bound::Unix(..) => true,
+        }
+    }
 }
 
 impl Copy {

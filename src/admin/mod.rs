@@ -1,10 +1,13 @@
 //! The admin API, and the small part of it that probes and scrapes from outside may see.
 //!
-//! Names no peer: `app` hands in closures that answer.
+//! Names no peer: `app` hands in closures that answer, and the routes of what else is asked here. [`access`] says who may ask.
 
+pub mod access;
 pub mod listener;
 mod server;
 pub mod status;
+pub mod tls;
+mod tokens;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::model::app::AppId;
 use crate::model::client::{Asker, Linked};
 
+use access::{CurrentAccess, Door, admit, guard_changes};
 use listener::AdminListener;
 use status::Status;
 
@@ -38,6 +42,9 @@ pub struct Answers {
     pub explain: Box<Explain>,
     /// `/metrics`, in Prometheus' text format.
     pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// What begins with `/v1`. Its handlers find who asks as an [`Operator`](crate::model::operator::Operator) among a request's
+    /// extensions.
+    pub api: Router,
 }
 
 /// Explains the decision for a name.
@@ -52,15 +59,29 @@ pub enum Scope {
     Probes,
 }
 
-/// Serves until `stop` is cancelled.
+/// Serves until `stop` is cancelled. Who may ask is `access`'s to say; probes are for everybody.
 pub async fn serve(
     listener: AdminListener,
     scope: Scope,
     answers: Arc<Answers>,
+    access: CurrentAccess,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let router = router(scope, answers, listener.is_loopback());
-    server::serve(listener, router, stop).await
+    let (loopback, near) = (listener.is_loopback(), listener.is_near());
+    let router = router(scope, answers, loopback);
+    let router = match scope {
+        Scope::Probes => router,
+        Scope::Admin => {
+            let door = Door::new(Arc::clone(&access), near);
+            router.layer(middleware::from_fn_with_state(door, admit))
+        }
+    };
+    server::serve(listener, router, access, stop).await
+}
+
+/// Says what is wrong with a file of tokens: message and fix.
+pub fn check_tokens(file: &std::path::Path) -> Result<(), (String, String)> {
+    tokens::check(file)
 }
 
 impl std::fmt::Debug for Answers {
@@ -82,17 +103,18 @@ struct Desk {
 
 const PROBES: &str = "/healthz, /readyz and /metrics";
 const EVERYTHING: &str =
-    "/healthz, /readyz, /metrics, /status and /explain?name=&from=&cluster=&app=";
+    "/healthz, /readyz, /metrics, /status, /explain?name=&from=&cluster=&app= and /v1/openapi.json";
 
 fn router(scope: Scope, answers: Arc<Answers>, loopback: bool) -> Router {
     let probes = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics));
-    let (router, paths) = match scope {
-        Scope::Probes => (probes, PROBES),
+    let (router, paths, api) = match scope {
+        Scope::Probes => (probes, PROBES, Router::new()),
         Scope::Admin => {
-            (probes.route("/status", get(status)).route("/explain", get(explain)), EVERYTHING)
+            let router = probes.route("/status", get(status)).route("/explain", get(explain));
+            (router, EVERYTHING, answers.api.clone().layer(middleware::from_fn(guard_changes)))
         }
     };
     let router = router
@@ -101,7 +123,8 @@ fn router(scope: Scope, answers: Arc<Answers>, loopback: bool) -> Router {
             error(StatusCode::METHOD_NOT_ALLOWED, &format!("{method} is not understood: use GET"))
         })
         .layer(middleware::from_fn(no_body))
-        .with_state(Desk { answers, places: Arc::new(Semaphore::new(AT_A_TIME)) });
+        .with_state(Desk { answers, places: Arc::new(Semaphore::new(AT_A_TIME)) })
+        .merge(api);
     if loopback { router.layer(middleware::from_fn(loopback_host)) } else { router }
 }
 

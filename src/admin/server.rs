@@ -5,16 +5,25 @@ use std::io;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 use tracing::{debug, warn};
 
+use crate::model::operator::From;
+
+use super::access::{CurrentAccess, Peer};
 use super::listener::{AdminListener, Bound, SocketFile};
+use super::tls::{self, Tls};
 
 /// Open connections of one listener. Some scrapers, probes and operators need a few of them.
 pub(super) const MOST_CONNECTIONS: usize = 64;
@@ -23,6 +32,8 @@ pub(super) const MOST_CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 /// Of a request's header; the smallest that hyper takes.
 const HEADER_BYTES: usize = 8 * 1024;
+/// From the connection to the end of its TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For answers that are on their way when the gateway stops.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// After an accept that failed for want of descriptors or memory, which the next one would too.
@@ -32,6 +43,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) async fn serve(
     listener: AdminListener,
     router: Router,
+    access: CurrentAccess,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let acceptor = Acceptor::from(listener)?;
@@ -43,8 +55,7 @@ pub(super) async fn serve(
             accepted = acceptor.accept() => accepted,
         };
         match accepted {
-            Ok(Stream::Tcp(stream)) => open.serve(stream, &router),
-            Ok(Stream::Unix(stream)) => open.serve(stream, &router),
+            Ok(stream) => open.serve(stream, &router, access.load().tls.clone()),
             Err(error) => {
                 warn!(%error, "the admin listener could not accept a connection");
                 tokio::time::sleep(PAUSE).await;
@@ -98,11 +109,7 @@ struct Open {
 impl Open {
     /// A new connection is always served. At the limit the oldest one gives way: whoever holds connections open and does not read
     /// cannot keep a probe out, and one that is answered lives far too short to become the oldest.
-    fn serve(
-        &mut self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        router: &Router,
-    ) {
+    fn serve(&mut self, stream: Stream, router: &Router, tls: Option<Tls>) {
         // A connection that has ended has cancelled its own closer.
         self.closers.retain(|closer| !closer.is_cancelled());
         if self.closers.len() >= MOST_CONNECTIONS
@@ -112,7 +119,7 @@ impl Open {
         }
         let closer = CancellationToken::new();
         self.closers.push_back(closer.clone());
-        self.tasks.spawn(connection(stream, router.clone(), closer, self.finish.clone()));
+        self.tasks.spawn(connection(stream, tls, router.clone(), closer, self.finish.clone()));
     }
 
     async fn finish(self) {
@@ -127,17 +134,65 @@ impl Open {
 }
 
 async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    stream: Stream,
+    tls: Option<Tls>,
     router: Router,
     closer: CancellationToken,
     finish: CancellationToken,
 ) {
-    let ended = closer.clone().drop_guard();
+    let _ended = closer.clone().drop_guard();
+    let from = stream.from();
+    let peer = Peer { from, certificate: None };
+    match (stream, tls) {
+        (Stream::Unix(stream), _) => exchange(stream, peer, router, closer, finish).await,
+        (Stream::Tcp(stream), None) => exchange(stream, peer, router, closer, finish).await,
+        (Stream::Tcp(stream), Some(tls)) => {
+            let handshake =
+                timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls.config()).accept(stream));
+            match closer.run_until_cancelled(handshake).await {
+                Some(Ok(Ok(stream))) => {
+                    let name = tls::client(stream.get_ref().1);
+                    let peer = Peer { from, certificate: name.map(|name| (name, tls)) };
+                    exchange(stream, peer, router, closer, finish).await;
+                }
+                Some(Ok(Err(error))) => debug!(%from, %error, "an admin client and TLS"),
+                Some(Err(_)) | None => {
+                    debug!(%from, "an admin client has not ended its TLS handshake");
+                }
+            }
+        }
+    }
+}
+
+impl Stream {
+    fn from(&self) -> From {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().map_or(From::Unknown, From::Address),
+            Self::Unix(stream) => stream.peer_cred().map_or(From::Unknown, |peer| From::Process {
+                user: peer.uid(),
+                process: peer.pid(),
+            }),
+        }
+    }
+}
+
+/// Requests and answers, until one side has enough.
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    router: Router,
+    closer: CancellationToken,
+    finish: CancellationToken,
+) {
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        request
+    });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(HEADER_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     let mut served = std::pin::pin!(served);
     let result = tokio::select! {
         result = served.as_mut() => result,
@@ -150,5 +205,4 @@ async fn connection(
     if let Err(error) = result {
         debug!(%error, "an admin connection failed");
     }
-    drop(ended);
 }

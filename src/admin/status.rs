@@ -154,6 +154,20 @@ pub struct AbsentStatus {
     pub reason: String,
 }
 
+/// A value in the store of allowed apps that is no document.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RejectedDocument {
+    /// Its key.
+    pub key: String,
+    /// Its version, as the store tells it.
+    pub version: String,
+    /// What is wrong, and where.
+    pub why: String,
+    /// Whether the document that was there before is in force in its place.
+    pub is_replaced: bool,
+}
+
 /// A source of what the gateway knows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SourceStatus {
@@ -166,6 +180,12 @@ pub struct SourceStatus {
     /// Whether some of that is only remembered from before the restart.
     #[serde(default)]
     pub stale: bool,
+    /// Of the store of allowed apps: how many callers have a document there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<usize>,
+    /// What else is there under callers' keys, the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<RejectedDocument>,
     /// Of another cluster: how many apps and services it exports that are imported here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apps: Option<usize>,

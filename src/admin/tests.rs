@@ -12,6 +12,12 @@ use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
 
+use arc_swap::ArcSwap;
+use axum::Extension;
+
+use crate::model::operator::Operator;
+
+use super::access::Access;
 use super::server::MOST_CONNECTIONS;
 use super::*;
 
@@ -46,14 +52,28 @@ fn answers(unready: &Arc<Mutex<Option<String>>>) -> Arc<Answers> {
             name => json!({ "name": name, "asker": asker.to_string() }),
         }),
         metrics: Box::new(|| "strait_table_routes 5\n".into()),
+        api: api(),
     })
 }
 
+/// Routes of another module, which tell who asks.
+fn api() -> Router {
+    let who = async |Extension(operator): Extension<Operator>| {
+        json_response(StatusCode::OK, &json!({ "who": operator.to_string() }))
+    };
+    Router::new().route("/v1/who", get(who).put(who))
+}
+
 fn start(scope: Scope) -> Gateway {
-    let listener = AdminListener::tcp("127.0.0.1:0".parse().unwrap(), &[]).unwrap();
+    start_at("127.0.0.1:0", scope, Access::default())
+}
+
+fn start_at(address: &str, scope: Scope, access: Access) -> Gateway {
+    let listener = AdminListener::tcp(address.parse().unwrap(), &[]).unwrap();
     let (unready, stop) = (Arc::default(), CancellationToken::new());
     let address = listener.address().unwrap();
-    let served = tokio::spawn(serve(listener, scope, answers(&unready), stop.clone()));
+    let access = Arc::new(ArcSwap::from_pointee(access));
+    let served = tokio::spawn(serve(listener, scope, answers(&unready), access, stop.clone()));
     Gateway { address, unready, stop, served }
 }
 
@@ -171,6 +191,77 @@ async fn a_page_that_rebinds_its_name_to_loopback_reads_nothing() {
     }
 }
 
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+fn asking_for_tokens(folder: &std::path::Path) -> Access {
+    let file = folder.join("tokens");
+    std::fs::write(&file, format!("deploy:{TOKEN}\n")).unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    Access { token_file: Some(file), tls: None }
+}
+
+/// A request with one more header.
+fn with(
+    name: &'static str,
+    value: &str,
+    mut request: hyper::Request<Full<Bytes>>,
+) -> hyper::Request<Full<Bytes>> {
+    request.headers_mut().insert(name, value.parse().unwrap());
+    request
+}
+
+#[tokio::test]
+async fn a_listener_that_others_reach_answers_probes_alone_until_it_knows_whom_to_believe() {
+    let gateway = start_at("0.0.0.0:0", Scope::Admin, Access::default());
+    for (path, expected) in
+        [("/healthz", 200), ("/readyz", 200), ("/metrics", 403), ("/status", 403), ("/v1/who", 403)]
+    {
+        let (code, _, body) = gateway.ask(request("GET", path, "localhost", "")).await;
+        assert_eq!(code, expected, "{path} {body}");
+    }
+    let (.., body) = gateway.ask(request("GET", "/status", "localhost", "")).await;
+    assert!(body.contains("listeners.admin.tokenFile"), "{body}");
+}
+
+#[tokio::test]
+async fn who_has_a_token_of_the_file_may_ask_from_anywhere() {
+    let folder = tempfile::tempdir().unwrap();
+    for address in ["0.0.0.0:0", "127.0.0.1:0"] {
+        let gateway = start_at(address, Scope::Admin, asking_for_tokens(folder.path()));
+        let ask = |token: &str| {
+            let asked = request("GET", "/v1/who", "localhost", "");
+            gateway.ask(with("authorization", &format!("Bearer {token}"), asked))
+        };
+        let (code, _, body) = ask(TOKEN).await;
+        assert!(code == 200 && body.contains("token deploy from 127.0.0.1:"), "{body}");
+        assert_eq!(ask(&TOKEN[1..]).await.0, 401);
+        assert_eq!(gateway.get("/healthz").await.0, 200);
+        let (code, _, body) = gateway.ask(request("GET", "/v1/who", "localhost", "")).await;
+        assert!(code == 401 && body.contains("Authorization: Bearer"), "{body}");
+        // What the file holds is what counts, at once.
+        std::fs::write(folder.path().join("tokens"), format!("{TOKEN}2\n")).unwrap();
+        assert_eq!(ask(TOKEN).await.0, 401);
+        assert_eq!(ask(&format!("{TOKEN}2")).await.0, 200);
+        std::fs::remove_file(folder.path().join("tokens")).unwrap();
+        assert_eq!(ask(&format!("{TOKEN}2")).await.0, 401);
+    }
+}
+
+#[tokio::test]
+async fn changes_are_asked_for_as_json_and_by_no_foreign_page() {
+    let gateway = start(Scope::Admin);
+    let put = || request("PUT", "/v1/who", "localhost:1", "{}");
+    let json = || with("content-type", "application/json", put());
+    assert_eq!(gateway.ask(put()).await.0, 415);
+    assert_eq!(gateway.ask(with("content-type", "text/plain", put())).await.0, 415);
+    assert_eq!(gateway.ask(json()).await.0, 200);
+    assert_eq!(gateway.ask(with("origin", "http://localhost:1", json())).await.0, 200);
+    assert_eq!(gateway.ask(with("origin", "http://evil.example", json())).await.0, 403);
+    assert_eq!(gateway.ask(with("host", "evil.example", json())).await.0, 421);
+    let probes = start(Scope::Probes);
+    assert_eq!(probes.get("/v1/who").await.0, 404);
+}
+
 #[tokio::test]
 async fn slow_clients_do_not_keep_a_probe_out() {
     let gateway = start(Scope::Probes);
@@ -215,10 +306,16 @@ async fn a_unix_socket_serves_whatever_the_host_header_says_and_goes_at_the_end(
     let path = folder.path().join("admin.sock");
     let listener = AdminListener::unix(&path).unwrap();
     let (unready, stop) = (Arc::default(), CancellationToken::new());
-    let served = tokio::spawn(serve(listener, Scope::Admin, answers(&unready), stop.clone()));
+    let access = CurrentAccess::default();
+    let answers = answers(&unready);
+    let served = tokio::spawn(serve(listener, Scope::Admin, answers, access, stop.clone()));
     let stream = tokio::net::UnixStream::connect(&path).await.unwrap();
     let (code, _, body) = send(stream, request("GET", "/status", "anything", "")).await;
     assert!(code == 200 && body.contains("\"generation\":3"), "{code} {body}");
+    let stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let (.., body) = send(stream, request("GET", "/v1/who", "anything", "")).await;
+    let user = rustix::process::getuid().as_raw();
+    assert!(body.contains(&format!("user {user} (process {})", std::process::id())), "{body}");
     stop.cancel();
     served.await.unwrap().unwrap();
     assert!(!path.exists());
@@ -250,6 +347,7 @@ async fn clients_that_do_not_wait_for_their_answers_take_few_threads() {
             }
             String::new()
         }),
+        api: Router::new(),
     };
     let desk = Desk { answers: Arc::new(slow), places: Arc::new(Semaphore::new(AT_A_TIME)) };
     let ask = || tokio::spawn(metrics(State(desk.clone())));

@@ -7,12 +7,13 @@ use crate::admin::Answers;
 use crate::admin::status::{
     AbsentStatus, CertificateStatus, ConfigStatus, Connections, EgressStatus, EndpointStatus,
     LimitStatus, LinkStatus, ListenerStatus, MOST_ENDPOINTS, MOST_NAMES, MOST_ROUTES, MOST_SOURCES,
-    RefusalStatus, RouteStatus, SourceStatus, Status, timestamp,
+    RefusalStatus, RejectedDocument, RouteStatus, SourceStatus, Status, timestamp,
 };
 use crate::config;
 use crate::discovery;
 use crate::model::client::Asker;
 use crate::model::snapshot::Kind;
+use crate::permissions::follow::{Rejected, SOURCE};
 use crate::proxy::Usage;
 use crate::routing::endpoint::Health;
 use crate::routing::explain::explain;
@@ -24,13 +25,14 @@ use crate::telemetry::refusals::Refusal;
 use super::Parts;
 
 /// The closures that the admin API calls.
-pub(super) fn answers(parts: &Arc<Parts>) -> Arc<Answers> {
+pub(super) fn answers(parts: &Arc<Parts>, api: axum::Router) -> Arc<Answers> {
     let [ready, status, explaining, metrics] = std::array::from_fn(|_| Arc::clone(parts));
     Arc::new(Answers {
         ready: Box::new(move || ready.readiness.check()),
         status: Box::new(move || status.status()),
         explain: Box::new(move |name, asker| explaining.explain(name, asker)),
         metrics: Box::new(move || metrics.metrics.text()),
+        api,
     })
 }
 
@@ -41,6 +43,7 @@ impl Parts {
             observed.source(&source.name, source.up, source.age());
         }
         observed.expiries = self.expiries.all();
+        observed.documents_rejected = self.rejections.borrow().len();
         for route in self.live.load().table.routes() {
             for candidate in &route.candidates {
                 observed.endpoint(&route.label, state(candidate.health()));
@@ -61,6 +64,7 @@ impl Parts {
         let generation = self.live.load();
         let table = &generation.table;
         let ready = self.readiness.check();
+        let rejected = Arc::clone(&self.rejections.borrow());
         Status {
             cluster: self.cluster(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -78,7 +82,7 @@ impl Parts {
             names: table.len(),
             routes_total: table.routes().count(),
             routes: routes(table),
-            sources: self.sources.sources().iter().map(source_status).collect(),
+            sources: self.sources.sources().iter().map(|it| source_status(it, &rejected)).collect(),
             connections: self.connections(),
             limits: self.limits(),
             links: self.links(),
@@ -230,10 +234,21 @@ fn endpoint_status(candidate: &Candidate) -> EndpointStatus {
     }
 }
 
-fn source_status(source: &discovery::SourceStatus) -> SourceStatus {
+fn source_status(source: &discovery::SourceStatus, rejected: &[Rejected]) -> SourceStatus {
+    let rejected = rejected.iter().take(MOST_SOURCES).filter(|_| *source.name == *SOURCE);
+    let rejected = rejected.map(|rejected| RejectedDocument {
+        key: rejected.key.clone(),
+        version: rejected.version.to_string(),
+        why: rejected.why.clone(),
+        is_replaced: rejected.is_replaced,
+    });
     let offers = match source.snapshot.as_deref() {
         Some(discovery::Snapshot::Offers(offers)) => Some(offers),
-        Some(discovery::Snapshot::Addresses(_)) | None => None,
+        Some(discovery::Snapshot::Addresses(_) | discovery::Snapshot::Documents(_)) | None => None,
+    };
+    let documents = match source.snapshot.as_deref() {
+        Some(discovery::Snapshot::Documents(documents)) => Some(documents.len()),
+        Some(discovery::Snapshot::Addresses(_) | discovery::Snapshot::Offers(_)) | None => None,
     };
     SourceStatus {
         name: source.name.to_string(),
@@ -242,6 +257,8 @@ fn source_status(source: &discovery::SourceStatus) -> SourceStatus {
         stale: source.remembered.is_some(),
         apps: offers.map(|offers| offers.apps.len()),
         ignored: offers.map(|offers| offers.ignored),
+        documents,
+        rejected: rejected.collect(),
         last_error: source.last_error.clone(),
     }
 }

@@ -14,10 +14,12 @@ use tracing::{error, info, warn};
 use crate::config::{Config, Limits, Listeners, Loaded, Problem};
 use crate::discovery::aggregate::ConfigureError;
 use crate::discovery::dns;
+use crate::permissions::follow::Followed;
 use crate::proxy::EGRESS_LABEL;
 use crate::routing::build::OwnListeners;
 use crate::socket;
 
+use super::guarding::Guarding;
 use super::links::Linking;
 use super::offline::problems;
 use super::surroundings::{BindError, Surroundings};
@@ -40,6 +42,7 @@ pub(super) struct Configuration {
 pub(super) struct Control {
     parts: Arc<Parts>,
     surroundings: Surroundings,
+    guarding: Guarding,
     linking: Linking,
     settings: SourceSettings,
 }
@@ -50,6 +53,8 @@ pub(super) struct SourceSettings {
     pub(super) dns: watch::Sender<dns::Settings>,
     /// Where what they say is kept.
     pub(super) state_dir: watch::Sender<Option<PathBuf>>,
+    /// Where documents of allowed apps are.
+    pub(super) store: watch::Sender<Option<Followed>>,
 }
 
 impl SourceSettings {
@@ -65,17 +70,30 @@ impl SourceSettings {
             differs
         });
         self.state_dir.send_replace(config.state_dir.clone());
+        let names = self.dns.borrow().clone();
+        self.store.send_if_modified(|followed| {
+            let is_it = match (&*followed, &config.store) {
+                (Some(followed), Some(written)) => followed.is(written, &names),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if !is_it {
+                *followed =
+                    config.store.clone().map(|written| Followed::open(written, names.clone()));
+            }
+            !is_it
+        });
     }
 }
 
 impl Control {
     pub(super) fn new(
         parts: Arc<Parts>,
-        surroundings: Surroundings,
+        (surroundings, guarding): (Surroundings, Guarding),
         linking: Linking,
         settings: SourceSettings,
     ) -> Self {
-        Self { parts, surroundings, linking, settings }
+        Self { parts, surroundings, guarding, linking, settings }
     }
 
     /// Takes what the watcher reads until nothing new is accepted, and keeps what stands around until the gateway stops.
@@ -114,6 +132,7 @@ impl Control {
         let ingress = ingress.map_err(|error| self.whole(&error, error.fix()))?;
         let around = self.surroundings.prepare(&config.listeners, &leaving);
         let around = around.map_err(|error| self.whole(&error, BindError::FIX))?;
+        let access = self.guarding.prepare(config)?;
         let links = self.linking.prepare(config)?;
         let bound = ingress.bound().chain(around.bound()).collect();
         let own = OwnListeners { bound, is_local: socket::is_local };
@@ -127,6 +146,8 @@ impl Control {
             }
         }
         self.parts.proxy.commit(ingress);
+        // Before a new listener serves: it may be one that others reach.
+        self.guarding.commit(access);
         self.surroundings.commit(around);
         self.linking.commit(links);
         self.accepted(loaded);

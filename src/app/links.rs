@@ -121,6 +121,7 @@ impl Asked {
         let bundles = self.links.peers.iter().filter_map(|peer| peer.trust_bundle.clone());
         Files {
             directory: self.links.directory.clone(),
+            has_anchors: true,
             allow_readable_key: self.links.allow_readable_key,
             bundles: bundles.collect(),
         }

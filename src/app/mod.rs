@@ -3,9 +3,11 @@
 mod answers;
 mod control;
 mod exchange;
+mod guarding;
 mod links;
 mod name_server;
 mod offline;
+mod permissions;
 mod readiness;
 mod service;
 mod succession;
@@ -32,6 +34,8 @@ use crate::discovery::{aggregate, dns, file, memory};
 use crate::dns::Desk;
 use crate::handover::{Kind, Offer};
 use crate::health::Probes;
+use crate::permissions::InForce;
+use crate::permissions::follow::{self as allowed_apps, Rejections};
 use crate::proxy::{AskAgain, EXCHANGE, Proxy, Shared};
 use crate::routing::live::Live;
 use crate::routing::table::Peer;
@@ -39,6 +43,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::refusals::Refusals;
 
 use control::{Configuration, Control, SourceSettings};
+use guarding::Guarding;
 use links::{Expiries, Linking};
 use readiness::Readiness;
 use succession::Inheritance;
@@ -106,6 +111,10 @@ struct Parts {
     answering: CancellationToken,
     /// The other clusters of the table in force.
     peers: watch::Sender<Arc<[Peer]>>,
+    /// What the store of allowed apps has that is no document.
+    rejections: Rejections,
+    /// The documents by which the table in force judges callers.
+    in_force: watch::Sender<Arc<InForce>>,
     /// Listeners around the data path, for status.
     around: Mutex<Vec<ListenerStatus>>,
     /// Their sockets, for a successor, and what ends them.
@@ -150,13 +159,17 @@ impl Gateway {
             .recv()
             .await
             .ok_or_else(|| io::Error::other("the configuration's watcher ended"))?;
-        let (answers, ends) = (answers::answers(&parts), parts.around_stop.clone());
-        let desk = Desk::new(Arc::clone(&parts.live), Arc::clone(&parts.metrics));
-        let surroundings = Surroundings::new(answers, ends, opened, inherited.around, desk);
         let settings = SourceSettings::default();
+        let api = permissions::router(&parts, settings.store.subscribe());
+        let (answers, ends) = (answers::answers(&parts, api), parts.around_stop.clone());
+        let desk = Desk::new(Arc::clone(&parts.live), Arc::clone(&parts.metrics));
+        let guarding = Guarding::new(stop.clone());
+        let access = guarding.current();
+        let surroundings = Surroundings::new(answers, access, ends, opened, inherited.around, desk);
         let (links, expiries) = (Arc::clone(&parts.links), parts.expiries.clone());
         let linking = Linking::new(links, expiries, stop.clone());
-        let mut control = Control::new(Arc::clone(&parts), surroundings, linking, settings.clone());
+        let around = (surroundings, guarding);
+        let mut control = Control::new(Arc::clone(&parts), around, linking, settings.clone());
         control.apply(first.map_err(StartError::Config)?).await.map_err(StartError::Config)?;
         let unwanted = parts.proxy.forget_inherited();
         if !unwanted.is_empty() {
@@ -264,7 +277,9 @@ impl Parts {
         let probes = Probes::new(Handle::current());
         let proxy = Arc::new(Proxy::start(options.cores, Arc::new(shared))?);
         let peers = watch::Sender::new(Arc::from([]));
-        let published = published(&metrics, probes, Arc::downgrade(&proxy), peers.clone());
+        let in_force = watch::Sender::new(Arc::default());
+        let told = (peers.clone(), in_force.clone());
+        let published = published(&metrics, probes, Arc::downgrade(&proxy), told);
         Ok(Arc::new(Self {
             started: SystemTime::now(),
             proxy,
@@ -278,6 +293,8 @@ impl Parts {
             expiries: Expiries::default(),
             answering,
             peers,
+            rejections: Rejections::new(Arc::default()),
+            in_force,
             around: Mutex::default(),
             copies: Mutex::default(),
             around_stop: stop.child_token(),
@@ -319,10 +336,25 @@ impl Parts {
         }
         let (peers, ways) = (self.peers.subscribe(), exchange::ways(&self.links, &self.metrics));
         let updates = self.sources.updates();
-        tokio::spawn(inquiring::watch(peers, ways, folder, updates, cancelled));
+        tokio::spawn(inquiring::watch(peers, ways, folder.clone(), updates, cancelled));
+        self.follow_allowed_apps(settings, folder, stop);
         // Ends when another process serves: what this one knows grows old from then on.
         let until = self.around_stop.clone();
         tokio::spawn(memory::keep(self.sources.watch_sources(), state_dir, until))
+    }
+
+    fn follow_allowed_apps(
+        &self,
+        settings: &SourceSettings,
+        folder: Option<PathBuf>,
+        stop: &CancellationToken,
+    ) {
+        let stores = settings.store.subscribe();
+        if stores.borrow().is_some() {
+            self.sources.expect(allowed_apps::SOURCE);
+        }
+        let (rejections, updates) = (self.rejections.clone(), self.sources.updates());
+        tokio::spawn(allowed_apps::watch(stores, folder, rejections, updates, stop.clone()));
     }
 
     /// Notes which listeners there are around the data path.
@@ -351,7 +383,7 @@ fn published(
     metrics: &Arc<Metrics>,
     probes: Probes,
     proxy: Weak<Proxy>,
-    peers: watch::Sender<Arc<[Peer]>>,
+    (peers, in_force): (watch::Sender<Arc<[Peer]>>, watch::Sender<Arc<InForce>>),
 ) -> Box<aggregate::Published<Settings>> {
     let (metrics, exchange) = (Arc::clone(metrics), Arc::from(EXCHANGE));
     Box::new(move |generation| {
@@ -362,7 +394,9 @@ fn published(
         if let Some(proxy) = proxy.upgrade() {
             proxy.follow_egress(&generation.table);
             proxy.follow_names(&generation.table);
+            proxy.review(&generation.settings);
         }
         peers.send_replace(generation.table.peers().into());
+        permissions::tell(&in_force, &generation.table);
     })
 }

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use crate::config::problem::MAX_PROBLEMS;
 use crate::config::{self, AdminAddress, Config, Loaded, Problem, Reading};
-use crate::discovery::aggregate;
+use crate::discovery::aggregate::{self, enter_configured};
 use crate::model::snapshot::{Addresses, Routes};
 use crate::routing::build::{BuildError, Inputs, OwnListeners, build};
 use crate::routing::endpoint::Endpoints;
 use crate::routing::table::Table;
 use crate::socket;
 
-use super::links;
+use super::{guarding, links};
 
 /// A configuration and the table that it makes while nobody has resolved a name.
 #[derive(Debug)]
@@ -32,7 +32,8 @@ pub fn offline(path: &Path) -> Result<Offline, Vec<Problem>> {
     match outcome {
         Ok(loaded) => {
             let own = own(&loaded.config);
-            let table = table(&loaded.config.routes, &own).map_err(problems)?;
+            let routes = enter_configured(&loaded.config.routes);
+            let table = table(&routes, &own).map_err(problems)?;
             Ok(Offline { loaded, table })
         }
         Err(mut found) => {
@@ -55,10 +56,21 @@ pub fn offline_with_egress(path: &Path) -> Result<Offline, Vec<Problem>> {
     Ok(Offline { loaded, table })
 }
 
-/// Everything that is wrong with a configuration, the certificates of its links included: what a gateway would refuse to start with.
+/// Everything that is wrong with a configuration, the files of its links and of the admin API included: what a gateway would refuse to start with.
 pub fn check(path: &Path) -> Result<Offline, Vec<Problem>> {
     let mut offline = offline(path)?;
-    offline.loaded.warnings.extend(links::check(&offline.loaded.config)?);
+    let config = &offline.loaded.config;
+    let found = [links::check(config), guarding::check(config)];
+    let mut errors = Vec::new();
+    for found in found {
+        match found {
+            Ok(warnings) => offline.loaded.warnings.extend(warnings),
+            Err(wrong) => errors.extend(wrong),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
     Ok(offline)
 }
 

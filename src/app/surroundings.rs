@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info};
 
+use crate::admin::access::CurrentAccess;
 use crate::admin::listener::{AdminListener, Copy};
 use crate::admin::status::ListenerStatus;
 use crate::admin::{self, Answers, Scope};
@@ -21,6 +22,8 @@ use super::name_server::{self, NameServer};
 /// The listeners around the data path.
 pub(super) struct Surroundings {
     answers: Arc<Answers>,
+    /// Who may ask the admin listener.
+    access: CurrentAccess,
     stop: CancellationToken,
     /// Nothing is answered before it is cancelled.
     opened: CancellationToken,
@@ -82,13 +85,14 @@ impl BindError {
 impl Surroundings {
     pub(super) fn new(
         answers: Arc<Answers>,
+        access: CurrentAccess,
         stop: CancellationToken,
         opened: CancellationToken,
         inherited: Vec<Passed>,
         desk: Desk,
     ) -> Self {
         let name_server = NameServer::new(desk);
-        Self { answers, stop, opened, inherited, admin: None, metrics: None, name_server }
+        Self { answers, access, stop, opened, inherited, admin: None, metrics: None, name_server }
     }
 
     /// Binds what is new. `leaving` are addresses that this gateway gives up in the same change.
@@ -132,10 +136,14 @@ impl Surroundings {
 
     /// Serves on what was bound; what is gone from the configuration stops.
     pub(super) fn commit(&mut self, prepared: Prepared) {
-        let Self { answers, stop, opened, admin, metrics, .. } = self;
+        let Self { answers, access, stop, opened, admin, metrics, .. } = self;
         let serve = |listener, scope, stop| {
             let (answers, opened) = (Arc::clone(answers), opened.clone());
-            tokio::spawn(serve(listener, scope, answers, opened, stop));
+            let access = match scope {
+                Scope::Admin => Arc::clone(access),
+                Scope::Probes => CurrentAccess::default(),
+            };
+            tokio::spawn(serve(listener, (scope, access), answers, opened, stop));
         };
         commit(admin, prepared.admin, Scope::Admin, stop, &serve);
         commit(metrics, prepared.metrics, Scope::Probes, stop, &serve);
@@ -175,6 +183,7 @@ impl Surroundings {
     pub(super) fn admin_url(&self) -> Option<String> {
         let running = self.admin.as_ref()?;
         Some(match running.bound {
+            Some(bound) if self.access.load().tls.is_some() => format!("https://{bound}"),
             Some(bound) => format!("http://{bound}"),
             None => Written(running.written.clone()).to_string(),
         })
@@ -287,7 +296,7 @@ fn commit(
 /// Serves once it is this process's turn, until `stop`.
 async fn serve(
     listener: AdminListener,
-    scope: Scope,
+    (scope, access): (Scope, CurrentAccess),
     answers: Arc<Answers>,
     opened: CancellationToken,
     stop: CancellationToken,
@@ -295,7 +304,7 @@ async fn serve(
     if stop.run_until_cancelled(opened.cancelled()).await.is_none() {
         return;
     }
-    if let Err(error) = admin::serve(listener, scope, answers, stop).await {
+    if let Err(error) = admin::serve(listener, scope, answers, access, stop).await {
         error!(?scope, %error, "the listener ended");
     }
 }

@@ -287,6 +287,7 @@ mod tests {
         for cluster in ["west", "east"] {
             let files = Files {
                 directory: directory.join(cluster),
+                has_anchors: true,
                 allow_readable_key: false,
                 bundles: BTreeSet::new(),
             };

@@ -4,25 +4,56 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Method;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+
+use super::https;
 
 /// A response that is larger comes from no gateway: the largest, `/status` with a thousand routes, has some hundred KiB.
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 
-/// Where the admin API listens: `http://127.0.0.1:9901`, `127.0.0.1:9901` or `unix:/run/strait/admin.sock`.
+/// Where the admin API listens: `http://127.0.0.1:9901`, `127.0.0.1:9901`, `https://gw.example:9901` or
+/// `unix:/run/strait/admin.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminUrl {
     /// `host:port`
     Tcp(String),
+    /// `host:port`, where TLS is spoken.
+    Tls(String),
     /// A socket file.
     Unix(PathBuf),
+}
+
+/// A gateway to ask, and what to prove there.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where it listens.
+    pub url: AdminUrl,
+    /// A bearer token.
+    pub token: Option<String>,
+    /// What TLS is spoken with, at an address that asks for it.
+    pub tls: Option<Arc<ClientConfig>>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Question<'a> {
+    /// GET, or what changes something.
+    pub method: Method,
+    /// With the query.
+    pub path: &'a str,
+    /// JSON; empty for none.
+    pub body: String,
 }
 
 /// A response.
@@ -49,13 +80,19 @@ pub enum ClientError {
     /// What answers is no admin API.
     #[error("what answers at {0} is no admin API: {1}")]
     Wrong(AdminUrl, String),
+    /// It does not do what it is asked for: why, and what helps.
+    #[error("the gateway at {0} does not do it: {1}. To mend it: {2}")]
+    Refused(AdminUrl, String, String),
+    /// What there is to prove cannot be read.
+    #[error("{0}")]
+    Unprovable(String),
 }
 
 /// Why a text is no [`AdminUrl`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdminUrlError {
-    /// `https://`
-    #[error("the admin API speaks http: write http://HOST:PORT or unix:/PATH")]
+    /// `ftp://`
+    #[error("the admin API speaks HTTP: write http://HOST:PORT, https://HOST:PORT or unix:/PATH")]
     Scheme,
     /// A path behind the address.
     #[error("write only where it listens, without a path: http://HOST:PORT or unix:/PATH")]
@@ -65,6 +102,13 @@ pub enum AdminUrlError {
         "the host or the port is missing: write http://127.0.0.1:9901, http://[::1]:9901 or unix:/PATH"
     )]
     Port,
+}
+
+impl Admin {
+    /// One that asks for nothing.
+    pub fn near(url: AdminUrl) -> Self {
+        Self { url, token: None, tls: None }
+    }
 }
 
 impl FromStr for AdminUrl {
@@ -79,10 +123,11 @@ impl FromStr for AdminUrl {
                 Ok(Self::Unix(path.into()))
             };
         }
-        let place = match written.split_once("://") {
-            Some(("http", place)) => place.strip_suffix('/').unwrap_or(place),
+        let (with_tls, place) = match written.split_once("://") {
+            Some(("http", place)) => (false, place.strip_suffix('/').unwrap_or(place)),
+            Some(("https", place)) => (true, place.strip_suffix('/').unwrap_or(place)),
             Some(_) => return Err(AdminUrlError::Scheme),
-            None => written,
+            None => (false, written),
         };
         if place.contains('/') {
             return Err(AdminUrlError::Path);
@@ -93,7 +138,8 @@ impl FromStr for AdminUrl {
         if host.is_empty() || ambiguous || port.parse::<u16>().is_err() {
             return Err(AdminUrlError::Port);
         }
-        Ok(Self::Tcp(place.to_owned()))
+        let place = place.to_owned();
+        Ok(if with_tls { Self::Tls(place) } else { Self::Tcp(place) })
     }
 }
 
@@ -101,40 +147,57 @@ impl fmt::Display for AdminUrl {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(place) => write!(out, "http://{place}"),
+            Self::Tls(place) => write!(out, "https://{place}"),
             Self::Unix(path) => write!(out, "unix:{}", path.display()),
         }
     }
 }
 
 /// Gets a path; everything within one time limit.
-pub async fn get(admin: &AdminUrl, path: &str, within: Duration) -> Result<Answer, ClientError> {
-    let answered = tokio::time::timeout(within, connect_and_get(admin, path)).await;
-    answered.unwrap_or_else(|_| Err(ClientError::Slow(admin.clone(), within)))
+pub async fn get(admin: &Admin, path: &str, within: Duration) -> Result<Answer, ClientError> {
+    ask(admin, &Question { method: Method::GET, path, body: String::new() }, within).await
 }
 
-async fn connect_and_get(admin: &AdminUrl, path: &str) -> Result<Answer, ClientError> {
-    let unreachable = |error| ClientError::Unreachable(admin.clone(), error);
-    let answer = match admin {
+/// Asks; everything within one time limit.
+pub async fn ask(
+    admin: &Admin,
+    question: &Question<'_>,
+    within: Duration,
+) -> Result<Answer, ClientError> {
+    let asked = Box::pin(connect_and_ask(admin, question));
+    let answered = tokio::time::timeout(within, asked).await;
+    answered.unwrap_or_else(|_| Err(ClientError::Slow(admin.url.clone(), within)))
+}
+
+async fn connect_and_ask(admin: &Admin, question: &Question<'_>) -> Result<Answer, ClientError> {
+    let unreachable = |error| ClientError::Unreachable(admin.url.clone(), error);
+    let answer = match &admin.url {
         AdminUrl::Tcp(place) => {
             let stream = TcpStream::connect(place).await.map_err(unreachable)?;
-            exchange(stream, place, path).await
+            exchange(stream, place, admin, question).await
+        }
+        AdminUrl::Tls(place) => {
+            let stream = TcpStream::connect(place).await.map_err(unreachable)?;
+            // Boxed: a TLS connection is large, and most gateways are asked without.
+            let stream = Box::pin(https::connect(stream, place, admin.tls.as_ref())).await;
+            exchange(Box::new(stream.map_err(unreachable)?), place, admin, question).await
         }
         AdminUrl::Unix(socket) => {
             let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
-            exchange(stream, "localhost", path).await
+            exchange(stream, "localhost", admin, question).await
         }
     };
-    answer.map_err(|error| ClientError::Wrong(admin.clone(), error.to_string()))
+    answer.map_err(|error| ClientError::Wrong(admin.url.clone(), error.to_string()))
 }
 
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     host: &str,
-    path: &str,
+    admin: &Admin,
+    question: &Question<'_>,
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await?;
-    let request = hyper::Request::get(path).header(hyper::header::HOST, host);
-    let request = request.body(Empty::<Bytes>::new())?;
+    let request = request(host, admin, question)?;
     let exchange = async {
         let response = sender.send_request(request).await?;
         let code = response.status().as_u16();
@@ -147,6 +210,22 @@ async fn exchange(
         answer = exchange.as_mut() => answer,
         _ = connection => exchange.await,
     }
+}
+
+fn request(
+    host: &str,
+    admin: &Admin,
+    question: &Question<'_>,
+) -> Result<hyper::Request<Full<Bytes>>, hyper::http::Error> {
+    let Question { method, path, body } = question;
+    let mut request = hyper::Request::builder().method(method).uri(*path).header(HOST, host);
+    if *method != Method::GET {
+        request = request.header(CONTENT_TYPE, "application/json");
+    }
+    if let Some(token) = &admin.token {
+        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+    }
+    request.body(Full::from(body.clone()))
 }
 
 /// A text as it may stand in a query: everything but the unreserved characters of RFC 3986 §2.3 is escaped.
@@ -171,12 +250,13 @@ mod tests {
         assert_eq!("http://127.0.0.1:9901".parse(), tcp("127.0.0.1:9901"));
         assert_eq!("http://localhost:9901/".parse(), tcp("localhost:9901"));
         assert_eq!("[::1]:9901".parse(), tcp("[::1]:9901"));
+        assert_eq!("https://gw.example:9901/".parse(), Ok(AdminUrl::Tls("gw.example:9901".into())));
         let unix: AdminUrl = "unix:/run/a.sock".parse().unwrap();
         assert_eq!(unix, AdminUrl::Unix("/run/a.sock".into()));
         assert_eq!(unix.to_string(), "unix:/run/a.sock");
         assert_eq!("unix:///run/a.sock".parse(), Ok(unix));
         for (written, wrong) in [
-            ("https://127.0.0.1:9901", AdminUrlError::Scheme),
+            ("ftp://127.0.0.1:9901", AdminUrlError::Scheme),
             ("http://127.0.0.1:9901/status", AdminUrlError::Path),
             ("127.0.0.1", AdminUrlError::Port),
             ("::1:9901", AdminUrlError::Port),
@@ -195,7 +275,7 @@ mod tests {
     }
 
     /// A server that reads a request's header and sends what it is told, over and over.
-    fn server(response: &'static str) -> AdminUrl {
+    fn server(response: &'static str) -> Admin {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let place = listener.local_addr().unwrap().to_string();
         std::thread::spawn(move || {
@@ -208,7 +288,7 @@ mod tests {
                 }
             }
         });
-        AdminUrl::Tcp(place)
+        Admin::near(AdminUrl::Tcp(place))
     }
 
     #[tokio::test]
@@ -226,7 +306,7 @@ mod tests {
         let silent = server("");
         let error = get(&silent, "/", Duration::from_millis(50)).await.unwrap_err();
         assert!(matches!(error, ClientError::Slow(..)), "{error}");
-        let nobody = AdminUrl::Unix("/nonexistent/admin.sock".into());
+        let nobody = Admin::near(AdminUrl::Unix("/nonexistent/admin.sock".into()));
         let error = get(&nobody, "/", Duration::from_mins(1)).await.unwrap_err().to_string();
         assert!(
             error.starts_with(

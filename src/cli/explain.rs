@@ -11,7 +11,7 @@ use crate::routing::explain::{
     CandidateEndpoint, EgressAnswer, Explanation, MatchedRoute, PolicyAnswer, SideAnswer, Verdict,
 };
 
-use super::client::{AdminUrl, ClientError, escaped, get};
+use super::client::{Admin, ClientError, escaped, get};
 use super::output::{BAD, FAINT, GOOD, HELP, Out, PLAIN, TITLE, WARNING, styled};
 use super::status::success;
 use super::{Failed, Outcome, Work, check};
@@ -60,7 +60,7 @@ pub(super) async fn explain(
     let ExplainArguments { name, config, admin, .. } = arguments;
     let asker = arguments.asker();
     let explanation = match config {
-        None => ask(admin.url(), name, &asker).await?,
+        None => ask(&admin.admin()?, name, &asker).await?,
         Some(path) => match work.explain(path, name, &asker) {
             Ok(explanation) => explanation,
             Err(problems) => {
@@ -88,7 +88,7 @@ impl ExplainArguments {
     }
 }
 
-async fn ask(admin: &AdminUrl, name: &str, asker: &Asker) -> Result<Explanation, ClientError> {
+async fn ask(admin: &Admin, name: &str, asker: &Asker) -> Result<Explanation, ClientError> {
     let parameter = |key: &str, value: &str| format!("&{key}={}", escaped(value));
     let parameters = match asker {
         Asker::Unsaid => String::new(),
@@ -101,7 +101,7 @@ async fn ask(admin: &AdminUrl, name: &str, asker: &Asker) -> Result<Explanation,
     let path = format!("/explain?name={}{parameters}", escaped(name));
     let body = success(admin, get(admin, &path, ANSWER).await?)?;
     serde_json::from_str(&body)
-        .map_err(|error| ClientError::Wrong(admin.clone(), error.to_string()))
+        .map_err(|error| ClientError::Wrong(admin.url.clone(), error.to_string()))
 }
 
 fn print(explanation: &Explanation, asker: &Asker, to: &mut impl Write) -> io::Result<()> {

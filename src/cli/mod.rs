@@ -1,13 +1,16 @@
 //! The commands. The only module that prints.
 
+pub mod allowed;
 pub mod certs;
 pub mod check;
 pub mod client;
 pub mod demo;
 pub mod explain;
+mod https;
 pub mod output;
 mod run;
 pub mod status;
+pub mod store;
 mod table;
 pub mod work;
 
@@ -22,12 +25,14 @@ use crate::config::problem::Problem;
 use crate::model::client::Asker;
 use crate::routing::explain::Explanation;
 
+use allowed::{AllowArguments, AllowedArguments, RevokeArguments};
 use certs::CertsArguments;
 use check::{CheckArguments, Checked};
-use client::{AdminUrl, ClientError};
+use client::{Admin, AdminUrl, ClientError};
 use explain::ExplainArguments;
 use output::{BAD, Out, PLAIN, styled};
 use status::StatusArguments;
+use store::StoreArguments;
 
 /// A cross-cluster gateway for Dapr: routes TLS connections by server name, bytes untouched
 #[derive(Debug, Parser)]
@@ -56,8 +61,16 @@ enum Command {
     Explain(ExplainArguments),
     /// Tell how a running gateway is
     Status(StatusArguments),
+    /// Let an app call an app of other clusters
+    Allow(AllowArguments),
+    /// Let an app call an app of other clusters no more
+    Revoke(RevokeArguments),
+    /// Tell which apps of other clusters each app may call
+    Allowed(AllowedArguments),
     /// Make certificates to try links with
     Certs(CertsArguments),
+    /// Prepare the store of allowed apps that a configuration names
+    Store(StoreArguments),
     /// Four clusters in one process: watch calls cross, be refused and fail over
     Demo(DemoArguments),
 }
@@ -112,14 +125,39 @@ struct AdminArgument {
         long,
         value_name = "URL",
         default_value = "http://127.0.0.1:9901",
-        help = "Where the gateway's admin API listens: http://HOST:PORT or unix:/PATH"
+        help = "Where the gateway's admin API listens: http://HOST:PORT, https://HOST:PORT or unix:/PATH"
     )]
     admin: AdminUrl,
+
+    /// A file with a bearer token, where the gateway asks for one
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// A file with the authority of the gateway's certificate, for https
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+
+    /// A file with a certificate to show, where the gateway asks for one
+    #[arg(long, value_name = "FILE", requires = "key_file")]
+    cert_file: Option<PathBuf>,
+
+    /// The private key of that certificate
+    #[arg(long, value_name = "FILE", requires = "cert_file")]
+    key_file: Option<PathBuf>,
 }
 
 impl AdminArgument {
-    fn url(&self) -> &AdminUrl {
-        &self.admin
+    /// Reads what there is to prove.
+    fn admin(&self) -> Result<Admin, ClientError> {
+        let token = self.token_file.as_deref().map(https::token).transpose()?;
+        let tls = match (&self.admin, &self.ca_file) {
+            (AdminUrl::Tls(_), Some(anchors)) => {
+                let own = self.cert_file.as_deref().zip(self.key_file.as_deref());
+                Some(https::config(anchors, own)?)
+            }
+            (AdminUrl::Tls(_) | AdminUrl::Tcp(_) | AdminUrl::Unix(_), _) => None,
+        };
+        Ok(Admin { url: self.admin.clone(), token, tls })
     }
 }
 
@@ -131,6 +169,8 @@ pub trait Work {
     fn demo(&self, arguments: &DemoArguments, out: &mut Out) -> Result<Outcome, Failed>;
     /// Loads a configuration and builds its table, for the problems alone.
     fn check(&self, path: &Path) -> Checked;
+    /// Makes what a store needs before documents can be kept there. What it has done, for people.
+    fn store_init(&self, path: &Path) -> Result<String, Failed>;
     /// Explains a name from a configuration alone.
     fn explain(&self, path: &Path, name: &str, asker: &Asker) -> Result<Explanation, Vec<Problem>>;
 }
@@ -175,8 +215,12 @@ fn execute(arguments: &Arguments, work: &impl Work, out: &mut Out) -> Result<Out
         Command::Demo(arguments) => work.demo(arguments, out),
         Command::Check(arguments) => check::check(arguments, work, out),
         Command::Explain(arguments) => block_on(explain::explain(arguments, work, out)),
+        Command::Store(arguments) => store::store(arguments, work, out),
         Command::Certs(arguments) => certs::certs(arguments, out),
         Command::Status(arguments) => block_on(status::status(arguments, out)),
+        Command::Allow(arguments) => block_on(allowed::allow(arguments, out)),
+        Command::Revoke(arguments) => block_on(allowed::revoke(arguments, out)),
+        Command::Allowed(arguments) => block_on(allowed::allowed(arguments, out)),
     }
 }
 
@@ -230,6 +274,10 @@ mod testing {
 
         fn check(&self, _: &Path) -> Checked {
             self.checked.clone()
+        }
+
+        fn store_init(&self, path: &Path) -> Result<String, Failed> {
+            Ok(format!("made what {} needs", path.display()))
         }
 
         fn explain(&self, _: &Path, _: &str, _: &Asker) -> Result<Explanation, Vec<Problem>> {

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::admin::status::{
     CertificateStatus, ConfigStatus, EgressStatus, EndpointStatus, LimitStatus, LinkStatus,
-    ListenerStatus, RefusalStatus, RouteStatus, SourceStatus, Status, moment,
+    ListenerStatus, RefusalStatus, RejectedDocument, RouteStatus, SourceStatus, Status, moment,
 };
 
-use super::client::{AdminUrl, Answer, ClientError, get};
+use super::client::{Admin, Answer, ClientError, get};
 use super::output::{BAD, FAINT, GOOD, HELP, Out, PLAIN, TITLE, WARNING, styled};
 use super::table::{Cell, Table};
 use super::{Failed, Outcome};
@@ -45,14 +45,14 @@ pub struct StatusArguments {
 
 /// Asks and tells.
 pub(super) async fn status(arguments: &StatusArguments, out: &mut Out) -> Result<Outcome, Failed> {
-    let admin = arguments.admin.url();
+    let admin = &arguments.admin.admin()?;
     if arguments.ready {
         return ready(admin, out).await;
     }
     let body = success(admin, get(admin, "/status", ANSWER).await?)?;
     let wrong = |error: serde_json::Error| {
         let reason = format!("{error}. Another version? --json shows the answer as it is");
-        ClientError::Wrong(admin.clone(), reason)
+        ClientError::Wrong(admin.url.clone(), reason)
     };
     if arguments.json {
         let value: Value = serde_json::from_str(&body).map_err(wrong)?;
@@ -65,17 +65,21 @@ pub(super) async fn status(arguments: &StatusArguments, out: &mut Out) -> Result
 }
 
 /// The body of a good answer.
-pub(super) fn success(admin: &AdminUrl, answer: Answer) -> Result<String, ClientError> {
-    if answer.code == 200 {
+pub(super) fn success(admin: &Admin, answer: Answer) -> Result<String, ClientError> {
+    if matches!(answer.code, 200 | 201) {
         return Ok(answer.body);
     }
     let told: Option<Value> = serde_json::from_str(&answer.body).ok();
-    let told = told.as_ref().and_then(|told| told.get("error")?.as_str());
-    let reason = told.map_or_else(|| format!("HTTP status {}", answer.code), str::to_owned);
-    Err(ClientError::Wrong(admin.clone(), reason))
+    let text = |key: &str| told.as_ref().and_then(|told| told.get(key)?.as_str());
+    if let (Some(detail), Some(fix)) = (text("detail"), text("fix")) {
+        return Err(ClientError::Refused(admin.url.clone(), detail.to_owned(), fix.to_owned()));
+    }
+    let reason =
+        text("error").map_or_else(|| format!("HTTP status {}", answer.code), str::to_owned);
+    Err(ClientError::Wrong(admin.url.clone(), reason))
 }
 
-async fn ready(admin: &AdminUrl, out: &mut Out) -> Result<Outcome, Failed> {
+async fn ready(admin: &Admin, out: &mut Out) -> Result<Outcome, Failed> {
     let answer = get(admin, "/readyz", PROBE).await?;
     if answer.code == 200 {
         return Ok(Outcome::Done);
@@ -247,7 +251,8 @@ fn endpoints(route: &RouteStatus) -> Vec<[Cell; 5]> {
 
 fn sources(sources: &[SourceStatus], to: &mut impl Write) -> io::Result<()> {
     let mut table = Table::new(["SOURCE", "STATE", "LAST HEARD", "LAST ERROR"]);
-    for SourceStatus { name, up, age_seconds, stale, last_error, apps: _, ignored: _ } in sources {
+    for source in sources {
+        let SourceStatus { name, up, age_seconds, stale, last_error, .. } = source;
         let state = match (up, stale) {
             (_, true) => Cell(WARNING, "stale".into()),
             (true, false) => Cell(GOOD, "up".into()),
@@ -261,6 +266,20 @@ fn sources(sources: &[SourceStatus], to: &mut impl Write) -> io::Result<()> {
             age.into(),
             last_error.as_deref().unwrap_or_default().into(),
         ]);
+    }
+    table.print(to)?;
+    rejected(sources.iter().flat_map(|source| &source.rejected), to)
+}
+
+fn rejected<'a>(
+    documents: impl Iterator<Item = &'a RejectedDocument>,
+    to: &mut impl Write,
+) -> io::Result<()> {
+    let mut table = Table::new(["NO DOCUMENT", "VERSION", "IN FORCE", "WHY"]);
+    for RejectedDocument { key, version, why, is_replaced } in documents {
+        let instead = if *is_replaced { "the one before" } else { "nothing" };
+        let why = Cell(BAD, why.clone());
+        table.row([key.into(), version.into(), instead.into(), why]);
     }
     table.print(to)
 }
@@ -404,6 +423,8 @@ mod tests {
                 stale: false,
                 apps: None,
                 ignored: None,
+                documents: None,
+                rejected: vec![],
                 last_error: Some("timed out".into()),
             }],
             connections: Connections { open: 3, total: 17 },

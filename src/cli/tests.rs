@@ -31,7 +31,7 @@ impl Gateway {
 
     fn over(listener: AdminListener, address: String, ready: Result<(), &'static str>) -> Self {
         let stop = CancellationToken::new();
-        let served = serve(listener, Scope::Admin, answers(ready), stop.clone());
+        let served = serve(listener, Scope::Admin, answers(ready), Arc::default(), stop.clone());
         let served = async { served.await.map_err(Failed::Output) };
         let thread = Some(std::thread::spawn(move || block_on(served).unwrap()));
         Self { address, stop, thread }
@@ -54,6 +54,7 @@ fn answers(ready: Result<(), &'static str>) -> Arc<Answers> {
             serde_json::to_value(explanation).unwrap()
         }),
         metrics: Box::new(String::new),
+        api: axum::Router::new(),
     })
 }
 
@@ -118,7 +119,7 @@ fn what_is_not_understood_ends_with_2() {
         &["strait", "flee"][..],
         &["strait", "check"],
         &["strait", "status", "--ready", "--json"],
-        &["strait", "status", "--admin", "https://a:1"],
+        &["strait", "status", "--admin", "ftp://a:1"],
         &["strait", "explain", "a", "--config", "x", "--admin", "a:1"],
         &["strait", "explain", "a", "--from", "here"],
         &["strait", "explain", "a", "--from", "10.0.0.1", "--cluster", "east"],

@@ -12,7 +12,7 @@ use crate::telemetry::logging::Logging;
 
 use super::check::Checked;
 use super::output::Out;
-use super::{DemoArguments, Failed, Outcome, RunArguments, Work, demo, run};
+use super::{DemoArguments, Failed, Outcome, RunArguments, Work, demo, run, store};
 
 /// The real thing, as `main` hands it in.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,12 @@ impl Work for Real {
             }
             Err(problems) => Checked { problems, names: 0 },
         }
+    }
+
+    fn store_init(&self, path: &Path) -> Result<String, Failed> {
+        let loaded = crate::config::load(path).map_err(Failed::Invalid)?;
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(store::init(&loaded.config))
     }
 
     fn explain(&self, path: &Path, name: &str, asker: &Asker) -> Result<Explanation, Vec<Problem>> {

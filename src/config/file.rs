@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::allowed_file::{self, AllowedApps};
 use super::spot::{Spot, TextOr};
 
 /// A setting that may be left out.
@@ -40,6 +41,10 @@ pub(super) struct File {
     pub(super) exports: List<Export>,
     /// The apps of other clusters that apps of this one may call.
     pub(super) imports: List<Import>,
+    /// Which apps of other clusters each app may call, besides what `imports` say: an app that stands here needs no import.
+    pub(super) allowed: List<AllowedApps>,
+    /// Where more such documents are kept, and what they decide.
+    pub(super) allowed_apps: Setting<allowed_file::Settings>,
     /// Names with a port that are no apps and that clusters call from each other, such as a trace collector or a database. What
     /// their callers and they speak is carried as it is.
     pub(super) services: List<Service>,
@@ -137,9 +142,28 @@ pub(super) struct MetricsListener {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct AdminListener {
-    /// Address and port, or `unix:/path`; by default `127.0.0.1:9901`.
+    /// Address and port, or `unix:/path`; by default `127.0.0.1:9901`. Where others reach it, nothing but `/healthz` and `/readyz`
+    /// is answered without `tokenFile` or `tls.clientCa`.
     #[schemars(required)]
     pub(super) address: Setting<String>,
+    /// A file of bearer tokens, `token` or `name:token` a line, of which whoever asks must have one. By default there is none.
+    pub(super) token_file: Setting<String>,
+    /// Serves HTTPS instead of HTTP; by default HTTP.
+    pub(super) tls: Setting<AdminTls>,
+}
+
+/// TLS of the admin API. The files are taken anew when they change.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct AdminTls {
+    /// The folder with `tls.crt` and `tls.key`, and `crl.pem` where there is one.
+    #[schemars(required)]
+    pub(super) directory: Setting<String>,
+    /// A file with the only certificates that may have issued those of clients, who then need no token. Not the authority of
+    /// the links: every gateway could then ask. By default clients' certificates count for nothing.
+    pub(super) client_ca: Setting<String>,
+    /// Whether a key that others on this machine may read is taken all the same; by default not.
+    pub(super) allow_readable_key: Setting<bool>,
 }
 
 /// Who answers for host names.

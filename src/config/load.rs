@@ -219,6 +219,8 @@ fn complete(
         egress,
         peers,
         namespaces,
+        permissions,
+        store,
         cluster,
         listeners,
         settings,
@@ -237,9 +239,10 @@ fn complete(
         cluster: name,
         peers,
         namespaces,
+        permissions,
         egress,
     };
     let Some(cluster) = cluster else { return Err(Box::new(routes)) };
     let (settings, routes) = (Arc::new(settings), Arc::new(routes));
-    Ok(Config { cluster, listeners, settings, resolver, links, routes, state_dir })
+    Ok(Config { cluster, listeners, settings, resolver, links, store, routes, state_dir })
 }

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use crate::model::name::Name;
 use crate::model::snapshot::Routes;
 
+mod allowed_file;
 mod decode;
 mod disk;
 mod file;
@@ -22,6 +23,8 @@ mod resolve;
 mod routes_file;
 mod spot;
 mod stamps;
+mod store;
+mod store_file;
 mod suggest;
 mod tree;
 mod units;
@@ -31,7 +34,9 @@ pub(crate) use disk::directories;
 pub use links::{Links, Peer};
 pub use load::{Loaded, Reading, load, parse_routes_text, parse_text, read};
 pub use problem::Problem;
+pub(crate) use stamps::Stamp;
 pub use stamps::Stamps;
+pub use store::{PostgresqlStore, RedisStore, Store, StoreServer};
 
 /// The JSON Schema of a configuration file, for editors: `config/strait.schema.json`.
 pub fn schema() -> schemars::Schema {
@@ -51,6 +56,8 @@ pub struct Config {
     pub resolver: Resolver,
     /// How links prove who is who; `None` where there are none.
     pub links: Option<Links>,
+    /// Where documents of allowed apps are kept that change at run time.
+    pub store: Option<Store>,
     /// What the gateway routes.
     pub routes: Arc<Routes>,
     /// Where the last good snapshot of every source outlives the process; without it nothing does.
@@ -75,6 +82,8 @@ pub struct Listeners {
     pub metrics: Option<SocketAddr>,
     /// The admin API.
     pub admin: AdminAddress,
+    /// Who may ask it.
+    pub admin_access: AdminAccess,
     /// The name server, UDP and TCP.
     pub dns: Option<SocketAddr>,
 }
@@ -97,6 +106,26 @@ pub enum AdminAddress {
     Unix(PathBuf),
 }
 
+/// What the admin API asks of those who come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AdminAccess {
+    /// A file of bearer tokens.
+    pub token_file: Option<PathBuf>,
+    /// What it speaks TLS with; without it, it does not.
+    pub tls: Option<AdminTls>,
+}
+
+/// TLS of the admin API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminTls {
+    /// The folder with `tls.crt` and `tls.key`.
+    pub directory: PathBuf,
+    /// A file with the authorities of clients' certificates.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a key that others on this machine may read is taken all the same.
+    pub allow_readable_key: bool,
+}
+
 /// What applies to every connection; replaced as a whole, never edited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -108,6 +137,18 @@ pub struct Settings {
     pub metrics_routes: usize,
     /// What the name server has authority over.
     pub dns: Option<Arc<Zone>>,
+    /// What becomes of connections whose caller may not call any more.
+    pub on_revoke: OnRevoke,
+}
+
+/// What becomes of connections whose caller may not call any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnRevoke {
+    /// They live on until somebody closes them: calls that are under way are not cut.
+    #[default]
+    Keep,
+    /// They are closed at once.
+    Close,
 }
 
 /// What the name server answers besides the names of apps.
@@ -200,6 +241,12 @@ impl Default for Limits {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { limits: Limits::default(), log: ConnectionLog::All, metrics_routes: 1000, dns: None }
+        Self {
+            limits: Limits::default(),
+            log: ConnectionLog::All,
+            metrics_routes: 1000,
+            dns: None,
+            on_revoke: OnRevoke::default(),
+        }
     }
 }

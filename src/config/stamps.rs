@@ -27,8 +27,9 @@ pub struct Stamps {
     certain: bool,
 }
 
+/// What the system says of one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub(crate) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -37,7 +38,8 @@ struct Stamp {
 }
 
 impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
+    /// Of a file that was opened, or is about to be read.
+    pub(crate) fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),
@@ -48,7 +50,7 @@ impl Stamp {
     }
 
     /// Whether the last change was long enough before now.
-    fn is_certain(&self, now: SystemTime) -> bool {
+    pub(crate) fn is_certain(&self, now: SystemTime) -> bool {
         let (seconds, fraction) = self.changed;
         let [Ok(seconds), Ok(fraction)] = [seconds, fraction].map(u64::try_from) else {
             return false;

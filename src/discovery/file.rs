@@ -49,7 +49,8 @@ pub async fn watch(
     changes: mpsc::Sender<Outcome>,
 ) {
     let source = FileSource::new(path, POLL);
-    stop.run_until_cancelled(source.run(&reload, &changes)).await;
+    // On the heap: it holds a whole configuration while it settles.
+    stop.run_until_cancelled(Box::pin(source.run(&reload, &changes))).await;
 }
 
 impl FileSource {
@@ -157,7 +158,9 @@ mod tests {
             Running { changes, reload: Arc::new(Notify::new()), stop: CancellationToken::new() };
         let source = FileSource::new(path.to_owned(), poll);
         let (reload, stop) = (Arc::clone(&running.reload), running.stop.clone());
-        tokio::spawn(async move { stop.run_until_cancelled(source.run(&reload, &sender)).await });
+        tokio::spawn(async move {
+            stop.run_until_cancelled(Box::pin(source.run(&reload, &sender))).await
+        });
         running
     }
 

@@ -13,6 +13,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::model::allowed::{self, AllowedApps, Documents, RemoteApp};
+use crate::model::app::AppId;
 use crate::model::name::Name;
 use crate::model::offer::{Callee, Exported, Offer, Offers};
 use crate::model::snapshot::Addresses;
@@ -58,6 +60,16 @@ pub async fn recall_apps(
         return None;
     };
     let said = exported(apps);
+    (!said.is_empty()).then_some(Remembered { said, as_of })
+}
+
+/// The documents of allowed apps that were in force before the restart.
+pub async fn recall_documents(folder: &Path, source: &str) -> Option<Remembered<Documents>> {
+    let Kept { snapshot: Content::Documents(documents), as_of } = recall(folder, source).await?
+    else {
+        return None;
+    };
+    let said = documents_of(documents);
     (!said.is_empty()).then_some(Remembered { said, as_of })
 }
 
@@ -215,6 +227,15 @@ fn has_something(status: &SourceStatus) -> bool {
 enum Content {
     Hosts(BTreeMap<String, Vec<IpAddr>>),
     Apps(BTreeMap<String, App>),
+    Documents(BTreeMap<String, Document>),
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    version: String,
+    /// By app, in the order of the document.
+    allowed: Vec<(String, Vec<String>)>,
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -231,6 +252,7 @@ impl From<&Snapshot> for Content {
                 hosts.iter().map(|(name, list)| (name.to_string(), list.clone())).collect(),
             ),
             Snapshot::Offers(offers) => Self::apps(offers),
+            Snapshot::Documents(documents) => Self::documents(documents),
         }
     }
 }
@@ -243,12 +265,38 @@ impl Content {
         };
         Self::Apps(offers.apps.iter().map(app).collect())
     }
+
+    fn documents(documents: &Documents) -> Self {
+        let remote = |RemoteApp { app, clusters }: &RemoteApp| {
+            (app.to_string(), clusters.iter().map(ToString::to_string).collect())
+        };
+        let written = |(caller, document): (&AppId, &Arc<allowed::Document>)| {
+            let allowed = document.says.allowed.iter().map(remote).collect();
+            (caller.to_string(), Document { version: document.version.to_string(), allowed })
+        };
+        Self::Documents(documents.iter().map(written).collect())
+    }
 }
 
 /// What is no name was not written by this program, and leads nowhere.
 fn addresses(hosts: BTreeMap<String, Vec<IpAddr>>) -> Addresses {
     let hosts = hosts.into_iter();
     Addresses(hosts.filter_map(|(name, list)| Some((Name::parse(&name).ok()?, list))).collect())
+}
+
+fn documents_of(documents: BTreeMap<String, Document>) -> Documents {
+    let remote = |(app, clusters): (String, Vec<String>)| {
+        let clusters = clusters.into_iter().map(Arc::from).collect();
+        Some(RemoteApp { app: AppId::parse(&app).ok()?, clusters })
+    };
+    let document = |(caller, Document { version, allowed }): (String, Document)| {
+        let app = AppId::parse(&caller).ok()?;
+        let allowed = allowed.into_iter().filter_map(remote).collect();
+        let says = AllowedApps { app: app.clone(), allowed };
+        let version = version.as_str().into();
+        Some((app, Arc::new(allowed::Document { says, version })))
+    };
+    documents.into_iter().filter_map(document).collect()
 }
 
 fn exported(apps: BTreeMap<String, App>) -> BTreeMap<Callee, Exported> {

@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::model::allowed::Documents;
 use crate::model::name::Name;
 use crate::model::offer::Offers;
 use crate::model::snapshot::{Addresses, EndpointAt, Routes};
@@ -35,6 +36,8 @@ pub enum Snapshot {
     Addresses(Addresses),
     /// What another cluster exports to this one.
     Offers(Arc<Offers>),
+    /// What apps of this cluster may call, by caller.
+    Documents(Arc<Documents>),
 }
 
 impl From<Addresses> for Snapshot {
@@ -48,6 +51,7 @@ impl Snapshot {
         match self {
             Self::Addresses(addresses) => addresses.0.is_empty(),
             Self::Offers(offers) => offers.apps.is_empty(),
+            Self::Documents(documents) => documents.is_empty(),
         }
     }
 }
@@ -135,6 +139,7 @@ impl SourceStatus {
 pub fn hosts(routes: &Routes) -> HashSet<Name> {
     let written = routes.routes.iter().flat_map(|route| &route.endpoints);
     let imports = routes.routes.iter().filter_map(|route| route.import.as_ref());
+    let imports = imports.chain(routes.permissions.import.as_ref().map(|(import, _)| import));
     let gateways = imports.flat_map(|import| &import.gateways);
     let peers = routes.peers.iter().flat_map(|peer| &peer.gateways);
     let written = written.map(|endpoint| &endpoint.at);

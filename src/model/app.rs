@@ -55,6 +55,11 @@ impl AppId {
         self.written.get(self.slash + 1..).unwrap_or_default()
     }
 
+    /// `namespace/app`.
+    pub fn as_str(&self) -> &str {
+        &self.written
+    }
+
     /// `namespace/app`, shared.
     pub fn label(&self) -> Arc<str> {
         Arc::clone(&self.written)

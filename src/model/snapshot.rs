@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::allowed::Permissions;
 use super::app::AppId;
 use super::egress::{EgressSpec, Space};
 use super::name::{Name, NameError, NamePattern};
@@ -53,6 +54,8 @@ pub struct Routes {
     pub peers: Vec<PeerSpec>,
     /// Imports of whatever other clusters export in a namespace.
     pub namespaces: Vec<NamespaceImport>,
+    /// Which apps of other clusters each app may call, besides what imports say.
+    pub permissions: Permissions,
 }
 
 /// Another cluster, as one to ask what it exports.
@@ -121,7 +124,8 @@ pub enum Allow {
     Open,
     /// Whoever one of the rules admits.
     Rules(Vec<AllowRule>),
-    /// Nobody, and nobody is told that it is there: an app that is imported and not exported.
+    /// Nobody, and nobody is told that it is there: an app that is imported and not exported. Of an import: only documents of
+    /// allowed apps say who may call.
     Hidden,
 }
 

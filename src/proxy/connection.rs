@@ -186,7 +186,7 @@ async fn join(
         return inquire(shared, incoming, cluster, dial, record).await;
     }
     let (decision, settings) = decide(shared, &asked, incoming, &client, record).await?;
-    record.caller(decision.caller.clone());
+    record.decided(&decision);
     record.route(&decision.route.label);
     let hold = asked.name().and_then(|name| decision.route.hold(name.as_str())).cloned();
     if let Some(hold) = hold.as_ref().filter(|hold| hold.has_others()) {
@@ -215,7 +215,8 @@ async fn reach(
     record: &mut Record,
 ) -> Result<Joined, Refused> {
     let Reached { endpoint, sent, others } = connect(shared, incoming, &mut onward, record).await?;
-    let Decision { route, side, .. } = &onward.way.decision;
+    let decision = &onward.way.decision;
+    let Decision { route, side, .. } = decision;
     let mut front = Vec::new();
     let is_linked = matches!(endpoint, Leg::Link(_));
     if route.send_proxy && !is_linked && !record.name().is_empty() {
@@ -231,7 +232,7 @@ async fn reach(
     }
     let idle = onward.way.settings.limits.idle_timeout;
     let may_leave = route.closes_quietly(*side);
-    let away = record.is_away(route, *side);
+    let away = record.is_away(decision);
     onward.said = others.then_some(opening);
     onward.asked();
     // Plain bytes may be meant to have no answer, and are never sent again.
@@ -404,13 +405,14 @@ async fn relay(
     let back: &(dyn Fn(f64) -> bool + Sync) = &due_back;
     let leaving = Leaving { wanted: &wanted, drain: &shared.draining, back: away.then_some(back) };
     let leaving = may_leave.then_some(leaving);
-    let hold = record.held.stay.as_ref().map(|stay| Arc::clone(stay.hold()));
-    let revocable = hold.map(|hold| renamed::Revocable::new(hold, stop));
-    let stop = revocable.as_ref().map_or(stop, renamed::Revocable::stop);
     let (up, down) = counters;
     let terms = Terms { up, down, idle, stop, leaving };
     let mut relay = Relay::new(&mut client, &mut endpoint, preface, said, terms);
-    let (end, unanswered) = relayed(&mut relay, awaited).await;
+    let (end, unanswered) = tokio::select! {
+        biased;
+        over = relayed(&mut relay, awaited) => over,
+        () = shared.revoked(&record) => (End::Stopped, None),
+    };
     let carried = Carried { end, up: relay.bytes_up(), down: relay.bytes_down() };
     drop(relay);
     match unanswered {

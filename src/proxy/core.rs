@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Ingress, Limits};
+use crate::config::{Ingress, Limits, OnRevoke, Settings};
 use crate::reactor::Driver;
 use crate::socket;
 
@@ -265,6 +265,14 @@ impl Proxy {
     /// Closes everything that still lives.
     pub fn cut(&self) {
         self.shared.shutdown.cut();
+    }
+
+    /// Something else is in force: has every connection asked whether it may live on, where the operator wants that.
+    pub fn review(&self, settings: &Settings) {
+        match settings.on_revoke {
+            OnRevoke::Close => self.shared.revoke(),
+            OnRevoke::Keep => {}
+        }
     }
 
     pub(super) fn gone(&self) -> MutexGuard<'_, Vec<(SocketAddr, Instant)>> {

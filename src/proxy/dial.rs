@@ -82,11 +82,12 @@ pub(super) async fn dial(
     caller: near::Caller<'_>,
     attempts: &mut u32,
 ) -> Result<Dialled, Refused> {
-    let Way { decision: Decision { route, side, .. }, settings, tried, refused } = way;
+    let Way { decision, settings, tried, refused } = way;
+    let Decision { route, .. } = &*decision;
     let Some(_permit) = route.dial_permit() else {
         return Err(Refused::overloaded(Limit::Dials, Limit::Dials.reason()));
     };
-    let mut candidates = Attempts::beyond(route, *side, mem::take(tried));
+    let mut candidates = Attempts::beyond(route, decision.standing(), mem::take(tried));
     // What needs a header of ours in front of it waits, and so do bytes that are no TLS, until nothing more can go wrong here.
     let waits = route.send_proxy || caller.incoming.is_plain();
     let opening = if waits { &[] } else { caller.incoming.received() };

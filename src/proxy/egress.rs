@@ -181,7 +181,7 @@ impl Proxy {
             if !other.is_revoked() {
                 tracing::warn!(address = %bind, from = &*other.holder, to = &**holder, "an egress address changes its app: its connections are closed first");
                 other.revoke();
-                self.shared.revocations.fetch_add(1, Ordering::AcqRel);
+                self.shared.revoke();
             }
         }
         others.is_empty()

@@ -1,10 +1,10 @@
 //! The data path: accept → hello → route → policy → dial → relay → record. `connection` tells it; [`Proxy`] runs it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Current, Inquiry};
@@ -67,8 +67,9 @@ pub struct Shared {
     discarding: places::Places,
     dialling: dial::Dialling,
     callers: callers::Callers,
-    /// Counts egress addresses and names that changed their app while connections lived.
-    revocations: AtomicU64,
+    /// Counts what may have taken connections' right to live: egress addresses and names that changed their app, permissions that
+    /// changed.
+    revocations: watch::Sender<u64>,
     /// Nothing is accepted before it is cancelled.
     opened: CancellationToken,
     /// Another process accepts from the listeners' sockets.
@@ -97,7 +98,7 @@ impl Shared {
             discarding: places::Places::default(),
             dialling: dial::Dialling::default(),
             callers: callers::Callers::default(),
-            revocations: AtomicU64::new(0),
+            revocations: watch::Sender::default(),
             opened,
             given: AtomicBool::new(false),
             drained_by: OnceLock::new(),
@@ -117,11 +118,25 @@ impl Shared {
         Self { opened, ..self }
     }
 
+    /// Has every connection asked whether it may live on.
+    fn revoke(&self) {
+        self.revocations.send_modify(|revocations| *revocations = revocations.wrapping_add(1));
+    }
+
+    /// Waits until a connection has to end.
+    async fn revoked(&self, record: &record::Record) {
+        let mut revocations = self.revocations.subscribe();
+        while !record.is_revoked() {
+            // Never fails: the sender is here.
+            let _ = revocations.changed().await;
+        }
+    }
+
     /// Which connections are to be closed when they are quiet.
     fn wanted(&self) -> engine::Wanted {
         let settings = self.live.settings();
         let (max_age, patience) = (settings.limits.max_age, settings.limits.first_byte_timeout);
-        let revocations = self.revocations.load(Ordering::Acquire);
+        let revocations = *self.revocations.borrow();
         let drained_by = self.drained_by.get().copied();
         engine::Wanted { drained_by, max_age, revocations, patience }
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Level;
 
-use crate::config::{ConnectionLog, Settings};
+use crate::config::{ConnectionLog, OnRevoke, Settings};
 use crate::model::app::AppId;
 use crate::model::client::{Client, Side};
 use crate::model::ending::{Alert, Ending};
@@ -19,7 +19,8 @@ use crate::model::name::CanonicalName;
 use crate::reactor::{self, Socket};
 use crate::routing::endpoint::OpenConnection;
 use crate::routing::holds::Stay;
-use crate::routing::table::Route;
+use crate::routing::order::{Order, Standing};
+use crate::routing::table::{At, Decision};
 use crate::telemetry::links::{Direction, OpenLink};
 use crate::telemetry::metrics::RouteMeters;
 use crate::telemetry::refusals::Refusal;
@@ -51,6 +52,10 @@ pub(super) struct Record {
     route: Option<(Arc<str>, RouteMeters)>,
     /// The app of this cluster that it was taken for.
     caller: Option<AppId>,
+    /// Where it was led by permission of this cluster: that may be taken back.
+    permitted: bool,
+    /// Its own order of clusters.
+    order: Option<Arc<Order>>,
     /// The cluster that it was put on a link to.
     via: Option<Arc<str>>,
     /// A name of the import that has endpoints which go before this one.
@@ -112,6 +117,8 @@ impl Record {
             name: None,
             route: None,
             caller: None,
+            permitted: false,
+            order: None,
             via: None,
             home: None,
             attempts: 0,
@@ -131,9 +138,30 @@ impl Record {
         self.id = id;
     }
 
-    /// The app of this cluster that it was taken for.
-    pub(super) fn caller(&mut self, caller: Option<AppId>) {
-        self.caller = caller;
+    /// As whom it was admitted, and to what.
+    pub(super) fn decided(&mut self, decision: &Decision) {
+        self.caller.clone_from(&decision.caller);
+        self.permitted = decision.side == Side::Local && decision.route.import.is_some();
+        self.order.clone_from(&decision.order);
+    }
+
+    /// Whether what it was admitted by does not hold any more, and the operator wants its like closed.
+    fn is_forbidden(&self) -> bool {
+        if !self.permitted {
+            return false;
+        }
+        let generation = self.shared.live.load();
+        let at = match &self.listening.tenure {
+            Some(tenure) => At::Egress(tenure.bind),
+            None => At::Name(self.name()),
+        };
+        generation.settings.on_revoke == OnRevoke::Close
+            && !generation.table.still_admits(
+                at,
+                &self.client,
+                self.caller.as_ref(),
+                self.via.as_ref(),
+            )
     }
 
     /// Who it is, as far as a PROXY header or a link told.
@@ -168,9 +196,10 @@ impl Record {
     }
 
     /// Whether it is at an endpoint that others go before, and may come back to one of those. Remembers by which name to ask.
-    pub(super) fn is_away(&mut self, route: &Route, side: Side) -> bool {
-        let second = |load: &OpenConnection| route.is_second(side, load.endpoint());
-        let away = self.held.load.as_ref().is_some_and(second) && route.failback(side).is_some();
+    pub(super) fn is_away(&mut self, decision: &Decision) -> bool {
+        let Decision { route, side, .. } = decision;
+        let second = |load: &OpenConnection| route.is_second(decision.standing(), load.endpoint());
+        let away = self.held.load.as_ref().is_some_and(second) && route.failback(*side).is_some();
         let names = route.import.as_ref().map(|import| &*import.names).unwrap_or_default();
         self.home = names.first().filter(|_| away).map(|name| name.as_str().into());
         self.home.is_some()
@@ -198,8 +227,12 @@ impl Record {
         }
     }
 
-    /// Whether it has to end because its address or its name is to be another app's.
+    /// Whether it has to end because its address or its name is to be another app's, or because it is not permitted any more.
     pub(super) fn is_revoked(&self) -> bool {
+        self.is_of_another_app() || self.is_forbidden()
+    }
+
+    fn is_of_another_app(&self) -> bool {
         let name = self.held.stay.as_ref().is_some_and(Stay::is_revoked);
         name || self.listening.is_revoked()
     }
@@ -241,7 +274,8 @@ impl Record {
         let found = self.home.as_ref().and_then(|name| generation.table.lookup(name));
         let Some((found, load)) = found.zip(self.held.load.as_ref()) else { return false };
         let now = std::time::Instant::now();
-        let well = found.route.preferable(Side::Local, load.endpoint(), now);
+        let standing = Standing { side: Side::Local, order: self.order.as_deref() };
+        let well = found.route.preferable(standing, load.endpoint(), now);
         let wait = found.route.failback(Side::Local);
         wait.zip(well).is_some_and(|(wait, well)| well >= wait.mul_f64(1.0 + share))
     }
@@ -276,6 +310,8 @@ impl Record {
         let mut outcome = Outcome { bytes_up, bytes_down, ..Outcome::plain(ending) };
         if end == End::Quiet {
             outcome.reason = Some("closed between two calls".into());
+        } else if ending == Ending::Revoked && !self.is_of_another_app() {
+            outcome.reason = Some("the caller may not call it any more".into());
         }
         self.ended(&outcome);
     }

@@ -114,7 +114,8 @@ impl Refused {
         let decided = refusal.label.as_ref().filter(|_| refusal.ending() == Ending::Denied);
         let rule =
             decided.map_or_else(String::new, |label| format!("the export of {label}")).into();
-        Self { alert: Some(refusal.alert()), rule, ..refused }
+        let hint = refusal.hint().or(refused.hint);
+        Self { alert: Some(refusal.alert()), rule, hint, ..refused }
     }
 }
 

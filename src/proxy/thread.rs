@@ -68,7 +68,9 @@ impl Thread {
         let (spawner, run) = form.prepare(Arc::clone(driver), ended.clone())?;
         let core = Core { shared: Arc::clone(shared), cut: shared.shutdown.serving() };
         let wanted = Arc::clone(shared);
-        spawner.spawn(Box::pin(engine::attend(core.cut.clone(), move || wanted.wanted())));
+        let (stop, revocations) = (core.cut.clone(), shared.revocations.subscribe());
+        let attending = engine::attend(stop, revocations, move || wanted.wanted());
+        spawner.spawn(Box::pin(attending));
         let running = thread::Builder::new().name(format!("core-{number}")).spawn(move || {
             if let Err(error) = run() {
                 tracing::error!(core = number, %error, "a core has stopped: please restart the gateway");

@@ -7,9 +7,8 @@ use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Instant;
 
-use crate::model::client::Side;
-
 use super::endpoint::Health;
+use super::order::Standing;
 use super::table::{Candidate, Route};
 
 /// The order in which one connection tries a route's endpoints; each at most once. Health and load are those of the moment
@@ -18,26 +17,26 @@ use super::table::{Candidate, Route};
 #[derive(Debug)]
 pub struct Attempts<'a> {
     route: &'a Route,
-    side: Side,
+    standing: Standing<'a>,
     tried: Tried,
     random: Random,
 }
 
 impl<'a> Attempts<'a> {
     /// Starts choosing.
-    pub fn new(route: &'a Route, side: Side) -> Self {
-        Self::seeded(route, side, Random::seed())
+    pub fn new(route: &'a Route, standing: impl Into<Standing<'a>>) -> Self {
+        Self::seeded(route, standing, Random::seed())
     }
 
     /// Goes on where others have been tried before.
-    pub fn beyond(route: &'a Route, side: Side, tried: Tried) -> Self {
-        Self { tried, ..Self::new(route, side) }
+    pub fn beyond(route: &'a Route, standing: Standing<'a>, tried: Tried) -> Self {
+        Self { tried, ..Self::new(route, standing) }
     }
 
     /// Whether there is any that has not been tried, whatever its health.
     pub fn has_more(&self) -> bool {
         let mut rest = (0..).zip(&self.route.candidates).filter(|(index, candidate)| {
-            !self.tried.contains(*index) && self.route.offers(candidate, self.side)
+            !self.tried.contains(*index) && self.route.offers(candidate, self.standing)
         });
         rest.next().is_some()
     }
@@ -47,8 +46,9 @@ impl<'a> Attempts<'a> {
         self.tried
     }
 
-    fn seeded(route: &'a Route, side: Side, seed: u64) -> Self {
-        Self { route, side, tried: Tried::default(), random: Random(seed) }
+    fn seeded(route: &'a Route, standing: impl Into<Standing<'a>>, seed: u64) -> Self {
+        let standing = standing.into();
+        Self { route, standing, tried: Tried::default(), random: Random(seed) }
     }
 
     fn next_at(&mut self, now: Instant) -> Option<&'a Candidate> {
@@ -58,12 +58,15 @@ impl<'a> Attempts<'a> {
     }
 
     fn choose(&mut self, now: Instant) -> Option<usize> {
-        let mut start = 0;
-        for tier in self.route.candidates.chunk_by(|one, other| one.priority == other.priority) {
-            if let Some(chosen) = self.choose_within(start, tier, now) {
-                return Some(chosen);
+        for rank in 0..self.standing.ranks() {
+            let mut start = 0;
+            let candidates = &self.route.candidates;
+            for tier in candidates.chunk_by(|one, other| one.priority == other.priority) {
+                if let Some(chosen) = self.choose_within(start, tier, rank, now) {
+                    return Some(chosen);
+                }
+                start += tier.len();
             }
-            start += tier.len();
         }
         self.spared(now)
     }
@@ -73,12 +76,13 @@ impl<'a> Attempts<'a> {
         &mut self,
         start: usize,
         tier: &'a [Candidate],
+        rank: usize,
         now: Instant,
     ) -> Option<usize> {
-        let Self { route, side, tried, random } = self;
+        let Self { route, standing, tried, random } = self;
         let usable = (start..).zip(tier).filter(|&(index, candidate)| {
             !tried.contains(index)
-                && route.offers(candidate, *side)
+                && route.rank(candidate, *standing) == Some(rank)
                 && candidate.health_at(now) == Health::Healthy
         });
         let (first, candidate) = random.draw(usable.clone())?;
@@ -93,7 +97,7 @@ impl<'a> Attempts<'a> {
     /// costs one connect, not trying it makes a passing fault of the network an outage.
     fn spared(&self, now: Instant) -> Option<usize> {
         let mut spared: Option<(u64, usize)> = None;
-        let offered = |candidate: &Candidate| self.route.offers(candidate, self.side);
+        let offered = |candidate: &Candidate| self.route.offers(candidate, self.standing);
         let candidates = self.route.candidates.iter().enumerate();
         for (index, candidate) in candidates.filter(|(_, candidate)| offered(candidate)) {
             match candidate.health_at(now) {
@@ -202,6 +206,7 @@ impl Random {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::client::Side;
     use crate::model::name::Name;
     use crate::model::snapshot::{Allow, AllowRule, Answer, Kind};
     use crate::policy::Policy;

@@ -61,9 +61,20 @@ impl Callers {
         !self.by_user.is_empty()
     }
 
+    /// Whether anything tells where an app calls from.
+    pub(super) fn know(&self, app: &AppId) -> bool {
+        let by_network = || self.by_network.values().any(|apps| apps.contains(app));
+        self.hosts.contains_key(app) || self.by_user.values().any(|it| it == app) || by_network()
+    }
+
     /// The names that stand for an app's addresses.
     pub(super) fn hosts(&self, app: &AppId) -> &[Name] {
         self.hosts.get(app).map_or(&[], Vec::as_slice)
+    }
+
+    /// The apps that are known by names, with these.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&AppId, &[Name])> {
+        self.hosts.iter().map(|(app, hosts)| (app, hosts.as_slice()))
     }
 
     /// Who a client at a canonical address is, whose process runs as a user of this machine or elsewhere.

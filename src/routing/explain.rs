@@ -13,9 +13,11 @@ use crate::policy::{Admission, Policy};
 
 use super::balance::Attempts;
 use super::callers::Caller;
-use super::endpoint::{Endpoint, Health};
+use super::choices::{absent, priorities};
+use super::endpoint::Health;
+use super::order::{Order, Standing};
 use super::sides::Why;
-use super::table::{Absence, Candidate, EgressAddress, Match, Refusal, Route, Table};
+use super::table::{Absence, EgressAddress, Match, Refusal, Route, Table};
 
 pub use super::explanation::{
     AbsentEndpoint, CandidateEndpoint, EgressAnswer, Explanation, MatchedRoute, PolicyAnswer,
@@ -52,9 +54,9 @@ pub fn explain(table: &Table, written: &str, asker: &Asker, live: bool) -> Expla
     let (verdict, hint) = judged.verdict(found.route, side, asker, live);
     known(Explanation {
         route: Some(matched(table, &found, name)),
+        priorities: priorities(found.route, judged.standing(side), live),
         policy: Some(judged.into()),
         egress: EgressAnswer::of(table, found.route),
-        priorities: priorities(found.route, side, live),
         absent: found.route.absent.iter().map(|(at, why)| absent(at, *why, live)).collect(),
         ..Explanation::blank(written, verdict, hint)
     })
@@ -77,7 +79,7 @@ fn explain_address(
     let (route, side) = (&at.route, Side::Local);
     let decided = asker.client().map(|client| table.decide_egress(at.bind, &client));
     let judged = match decided {
-        Some(Ok(decision)) => Judged::Admitted(decision.admission),
+        Some(Ok(decision)) => Judged::Admitted(decision.admission, decision.order),
         Some(Err(refusal)) => Judged::Refused(refusal, judging_texts(route, side)),
         None => Judged::NoClient(judging_texts(route, side)),
     };
@@ -95,8 +97,8 @@ fn explain_address(
         name: Some(written.into()),
         side: Some(SideAnswer { side: side.label().into(), because, callers }),
         route: Some(matched),
+        priorities: priorities(route, judged.standing(Some(side)), live),
         policy: Some(judged.into()),
-        priorities: priorities(route, Some(side), live),
         absent: route.absent.iter().map(|(at, why)| absent(at, *why, live)).collect(),
         ..Explanation::blank(written, verdict, hint)
     }
@@ -211,18 +213,19 @@ fn kind(route: &Route) -> &'static str {
 
 /// What the policy says of a client, if there is one.
 enum Judged {
-    Admitted(Admission),
+    /// With an order of clusters of its own, perhaps.
+    Admitted(Admission, Option<Arc<Order>>),
     Refused(Refusal, Vec<String>),
     NoClient(Vec<String>),
 }
 
 fn judge(table: &Table, route: &Route, name: &str, client: Option<&Client>) -> Judged {
     match (client, &*route.policy) {
-        (None, Policy::Open) => Judged::Admitted(Admission::Open),
+        (None, Policy::Open) => Judged::Admitted(Admission::Open, None),
         (None, Policy::Rules(_) | Policy::Hidden) => Judged::NoClient(all_rules(route)),
         (Some(client), Policy::Open | Policy::Rules(_) | Policy::Hidden) => {
             match table.decide(name, client) {
-                Ok(decision) => Judged::Admitted(decision.admission),
+                Ok(decision) => Judged::Admitted(decision.admission, decision.order),
                 Err(refusal) => {
                     Judged::Refused(refusal, judging_texts(route, table.sides().side(client)))
                 }
@@ -253,6 +256,15 @@ fn all_rules(route: &Route) -> Vec<String> {
 }
 
 impl Judged {
+    /// Where the client stands, if it is one of a side.
+    fn standing(&self, side: Option<Side>) -> Option<Standing<'_>> {
+        let order = match self {
+            Self::Admitted(_, order) => order.as_deref(),
+            Self::Refused(..) | Self::NoClient(_) => None,
+        };
+        side.map(|side| Standing { side, order })
+    }
+
     fn verdict(
         &self,
         route: &Route,
@@ -262,7 +274,10 @@ impl Judged {
     ) -> (Verdict, Option<String>) {
         match self {
             // Without an import both sides are offered the same.
-            Self::Admitted(_) => endpoint_verdict(route, side.unwrap_or(Side::Remote), live),
+            Self::Admitted(_, order) => {
+                let (side, order) = (side.unwrap_or(Side::Remote), order.as_deref());
+                endpoint_verdict(route, Standing { side, order }, live)
+            }
             Self::NoClient(_) => {
                 let because = match route.import {
                     Some(_) => {
@@ -301,6 +316,13 @@ fn refused_hint(refusal: &Refusal, asker: &Asker) -> String {
             format!("take {asker} out of `from` of {one} or of {other}: an address may stand for one app alone")
         }
         Why::CallerDenied(app) => format!("add {app} to the import's `allow` if it may call"),
+        Why::NotAllowed { caller, app, .. } => format!("if it may call: strait allow {caller} {app}"),
+        Why::OutOfBounds(app) => {
+            format!("add {app} to the item of `allowed` that has no `app`, if apps of this cluster may call it")
+        }
+        Why::NoCluster { app, .. } => format!(
+            "add one of these clusters to {app} in the item of `allowed` that has no `app`, or allow another cluster: strait allow"
+        ),
     }
 }
 
@@ -317,9 +339,13 @@ fn no_rule_hint(refusal: &Refusal, asker: &Asker) -> String {
 }
 
 /// What becomes of a client that the policy admits. Asks the very choice that a connection makes.
-fn endpoint_verdict(route: &Route, side: Side, live: bool) -> (Verdict, Option<String>) {
+fn endpoint_verdict(
+    route: &Route,
+    standing: Standing<'_>,
+    live: bool,
+) -> (Verdict, Option<String>) {
     let unresolved = route.absent.iter().any(|(_, absence)| *absence == Absence::Unresolved);
-    let Some(next) = Attempts::new(route, side).next() else {
+    let Some(next) = Attempts::new(route, standing).next() else {
         if unresolved && !live {
             let because =
                 "its endpoints are DNS names, which only a running gateway resolves".into();
@@ -327,7 +353,7 @@ fn endpoint_verdict(route: &Route, side: Side, live: bool) -> (Verdict, Option<S
             return (Verdict::Undecided { because }, Some(hint));
         }
         let verdict = refused(Ending::NoHealthyEndpoint, Alert::InternalError);
-        return (verdict, Some(no_endpoint_hint(route, side).into()));
+        return (verdict, Some(no_endpoint_hint(route, standing).into()));
     };
     let hint = match (next.health(), &next.via) {
         (Health::Healthy, _) => None,
@@ -345,8 +371,8 @@ fn endpoint_verdict(route: &Route, side: Side, live: bool) -> (Verdict, Option<S
     (Verdict::Routed, hint)
 }
 
-fn no_endpoint_hint(route: &Route, side: Side) -> &'static str {
-    let mut offered = route.candidates.iter().filter(|candidate| route.offers(candidate, side));
+fn no_endpoint_hint(route: &Route, standing: Standing<'_>) -> &'static str {
+    let mut offered = route.candidates.iter().filter(|candidate| route.offers(candidate, standing));
     if offered.next().is_some() {
         return "the active checks of all endpoints fail: see whether the app's pods and their sidecars run, and whether the port is \
                 the sidecar's internal gRPC port";
@@ -361,56 +387,14 @@ fn no_endpoint_hint(route: &Route, side: Side) -> &'static str {
     }
 }
 
-/// What may be dialled for clients of a side, or of any.
-fn priorities(route: &Route, side: Option<Side>, live: bool) -> Vec<PriorityGroup> {
-    let tiers = route.candidates.chunk_by(|one, other| one.priority == other.priority);
-    let group = |tier: &[Candidate]| {
-        let offered =
-            |candidate: &&Candidate| side.is_none_or(|side| route.offers(candidate, side));
-        let endpoints: Vec<_> = tier
-            .iter()
-            .filter(offered)
-            .map(|candidate| candidate_endpoint(candidate, live))
-            .collect();
-        let priority = tier.first().filter(|_| !endpoints.is_empty())?.priority;
-        Some(PriorityGroup { priority, endpoints })
-    };
-    tiers.filter_map(group).collect()
-}
-
-fn candidate_endpoint(candidate: &Candidate, live: bool) -> CandidateEndpoint {
-    let Candidate { endpoint, weight, via, .. } = candidate;
-    let via = via
-        .as_ref()
-        .map(|via| ViaAnswer { cluster: via.cluster.to_string(), name: via.name.to_string() });
-    CandidateEndpoint {
-        address: endpoint.address,
-        weight: *weight,
-        open: live.then(|| endpoint.open()),
-        health: health(endpoint, live).into(),
-        via,
-    }
-}
-
-fn health(endpoint: &Arc<Endpoint>, live: bool) -> &'static str {
-    if live { endpoint.health().label() } else { "unknown" }
-}
-
-fn absent(endpoint: &str, absence: Absence, live: bool) -> AbsentEndpoint {
-    let offline = absence == Absence::Unresolved && !live;
-    let because = if offline {
-        "its DNS name is not resolved offline".to_owned()
-    } else {
-        absence.to_string()
-    };
-    AbsentEndpoint { endpoint: endpoint.into(), because }
-}
-
 impl From<Judged> for PolicyAnswer {
     fn from(judged: Judged) -> Self {
         match judged {
-            Judged::Admitted(Admission::Open) => Self::Open,
-            Judged::Admitted(Admission::Rule(rule)) => Self::Admitted { rule: rule.to_string() },
+            Judged::Admitted(Admission::Open, _) => Self::Open,
+            Judged::Admitted(Admission::Rule(rule), _) => Self::Admitted { rule: rule.to_string() },
+            Judged::Admitted(Admission::Document(app), _) => {
+                Self::Admitted { rule: format!("the allowed apps of {app}") }
+            }
             Judged::Refused(refusal, rules) => match refusal.why {
                 Why::OnlyImported => Self::OnlyImported,
                 Why::NotExported => Self::NotExported,
@@ -420,7 +404,10 @@ impl From<Judged> for PolicyAnswer {
                 | Why::ClusterDenied(_)
                 | Why::UnknownCaller
                 | Why::Ambiguous(..)
-                | Why::CallerDenied(_) => Self::Denied { rules },
+                | Why::CallerDenied(_)
+                | Why::NotAllowed { .. }
+                | Why::OutOfBounds(_)
+                | Why::NoCluster { .. } => Self::Denied { rules },
             },
             Judged::NoClient(rules) => Self::NotJudged { rules },
         }

@@ -3,6 +3,8 @@
 pub mod balance;
 pub mod build;
 pub mod callers;
+mod choices;
+pub mod discover;
 pub mod endpoint;
 pub mod explain;
 mod explanation;
@@ -10,7 +12,9 @@ pub mod holds;
 mod index;
 pub mod live;
 mod names;
+pub mod order;
 mod own;
+mod permissions;
 mod resolve;
 mod sides;
 pub mod table;

@@ -4,14 +4,17 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::model::allowed::{self, Documents};
 use crate::model::app::AppId;
 use crate::model::client::{Client, Linked, Side};
 use crate::model::ending::{Alert, Ending};
 use crate::model::name::Name;
-use crate::model::snapshot::{Addresses, Routes};
+use crate::model::snapshot::{Addresses, Kind, Routes};
 use crate::policy::{Admission, Networks, Policy};
 
 use super::callers::{Caller, Callers};
+use super::order::Order;
+use super::permissions::Permissions;
 use super::table::{Import, Route};
 
 /// What a table knows of clients.
@@ -19,6 +22,7 @@ use super::table::{Import, Route};
 pub(super) struct Sides {
     local: Networks,
     callers: Callers,
+    permissions: Permissions,
     /// Where clients come from whom some rule admits somewhere: they are no strangers.
     known: Networks,
 }
@@ -58,6 +62,24 @@ pub enum Why {
     Ambiguous(AppId, AppId),
     /// The import does not admit this app.
     CallerDenied(AppId),
+    /// No document of the caller has the app, and no import admits it.
+    NotAllowed {
+        /// Who calls.
+        caller: AppId,
+        /// What is called.
+        app: Arc<str>,
+        /// Whether an import could not admit it.
+        required: bool,
+    },
+    /// The list of the whole cluster does not have the app.
+    OutOfBounds(Arc<str>),
+    /// Of the clusters that the caller's document or the import has, the cluster's list leaves none.
+    NoCluster {
+        /// Who calls.
+        caller: Option<AppId>,
+        /// What is called.
+        app: Arc<str>,
+    },
 }
 
 impl Sides {
@@ -65,8 +87,22 @@ impl Sides {
         Self {
             local: Networks::of(routes.local.iter().copied()),
             callers: Callers::new(&routes.callers, addresses),
+            permissions: Permissions::new(routes),
             known: Networks::admitted_by_rules(table.iter().map(|route| &*route.policy)),
         }
+    }
+
+    /// The same with the documents of a store.
+    pub(super) fn with_documents(self, documents: Arc<Documents>) -> Self {
+        Self { permissions: self.permissions.with_documents(documents), ..self }
+    }
+
+    pub(super) fn documents(&self) -> &Arc<Documents> {
+        self.permissions.stored()
+    }
+
+    pub(super) fn permissions(&self) -> &allowed::Permissions {
+        self.permissions.configured()
     }
 
     /// Whether anybody can be local.
@@ -93,48 +129,106 @@ impl Sides {
             .map_or(Caller::Unknown, |address| self.callers.at(address, client.user))
     }
 
+    /// Whether anything tells where an app of this cluster calls from.
+    pub(super) fn know(&self, app: &AppId) -> bool {
+        self.callers.know(app)
+    }
+
     /// Whether any app of this cluster is known by the user whom its processes run as.
     pub(super) fn know_users(&self) -> bool {
         self.callers.know_users()
     }
 
     /// The names that stand for the addresses of those who may call what is imported.
-    fn hosts(&self, import: &Import) -> Vec<Name> {
-        import.callers.callers().flat_map(|app| self.callers.hosts(app)).cloned().collect()
+    fn hosts(&self, route: &Route, import: &Import) -> Vec<Name> {
+        let by_import = import.callers.callers().flat_map(|app| self.callers.hosts(app));
+        let allowed = |app: &AppId| self.permissions.find(app, &route.label).is_some();
+        let by_document = self.callers.named().filter(|(app, _)| allowed(app));
+        let by_document = by_document.flat_map(|(_, hosts)| hosts);
+        by_import.chain(by_document).cloned().collect()
     }
 
-    /// Whether a client may use a route, and the app that it was taken for.
-    pub(super) fn judge(
+    /// Whether a client may use a route, and as whom.
+    pub(super) fn judge(&self, route: &Route, client: &Client, side: Side) -> Result<Judged, Why> {
+        match (side, &route.import) {
+            (Side::Local, Some(_)) => self.judge_caller(route, client, side, self.caller(client)),
+            (Side::Local, None) | (Side::Remote, Some(_) | None) => judge_client(route, client),
+        }
+    }
+
+    /// The same of a client that has been taken for an app before.
+    pub(super) fn judge_as(
         &self,
         route: &Route,
         client: &Client,
         side: Side,
-    ) -> Result<(Admission, Option<AppId>), Why> {
-        match (side, &route.import) {
-            (Side::Local, Some(import)) => self.judge_caller(import, client),
-            (Side::Local, None) | (Side::Remote, Some(_) | None) => {
-                judge_client(route, client).map(|admission| (admission, None))
-            }
-        }
+        caller: Option<AppId>,
+    ) -> Result<Judged, Why> {
+        self.judge_caller(route, client, side, caller.map_or(Caller::Unknown, Caller::App))
     }
 
     fn judge_caller(
         &self,
+        route: &Route,
+        client: &Client,
+        side: Side,
+        caller: Caller,
+    ) -> Result<Judged, Why> {
+        let Some(import) = route.import.as_deref().filter(|_| side == Side::Local) else {
+            return judge_client(route, client);
+        };
+        // What is no app is a matter of its import alone.
+        if !self.permissions.are_used() || route.kind != Kind::App {
+            return judge_by_import(import, client, caller);
+        }
+        self.judge_app(route, import, client, caller)
+    }
+
+    fn judge_app(
+        &self,
+        route: &Route,
         import: &Import,
         client: &Client,
-    ) -> Result<(Admission, Option<AppId>), Why> {
-        let caller = self.caller(client);
+        caller: Caller,
+    ) -> Result<Judged, Why> {
         let app = match &caller {
-            Caller::App(app) => Some(app),
+            Caller::App(app) => Some(app.clone()),
             Caller::Unknown | Caller::Ambiguous(..) => None,
         };
-        // Where anybody may call it does not matter who does.
-        match (import.callers.admit(client, app), caller) {
-            (Some(admission), Caller::App(app)) => Ok((admission, Some(app))),
-            (Some(admission), Caller::Unknown | Caller::Ambiguous(..)) => Ok((admission, None)),
-            (None, Caller::App(app)) => Err(Why::CallerDenied(app)),
-            (None, Caller::Unknown) => Err(Why::UnknownCaller),
-            (None, Caller::Ambiguous(one, other)) => Err(Why::Ambiguous(one, other)),
+        let document = app.as_ref().and_then(|app| self.permissions.find(app, &route.label));
+        let judged = match (document, &app) {
+            (Some(_), Some(app)) => {
+                let (admission, caller) = (Admission::Document(app.clone()), app.clone());
+                Judged { admission, caller: Some(caller), order: None }
+            }
+            // Without a document it is what it is without documents: an app of this cluster.
+            _ if import.is_by_documents() && !matches!(*route.policy, Policy::Hidden) => {
+                let judged = judge_client(route, client)?;
+                return Ok(Judged { order: Some(Arc::new(Order::own())), ..judged });
+            }
+            (None | Some(_), _) => self.judge_without_document(route, import, client, caller)?,
+        };
+        let order = self.permissions.order(route, judged.caller.as_ref(), document)?;
+        Ok(Judged { order: order.map(Arc::new), ..judged })
+    }
+
+    /// By the import's own list, as far as that counts.
+    fn judge_without_document(
+        &self,
+        route: &Route,
+        import: &Import,
+        client: &Client,
+        caller: Caller,
+    ) -> Result<Judged, Why> {
+        let required = self.permissions.are_required();
+        let by_import = judge_by_import(import, client, caller.clone());
+        match (by_import, caller) {
+            (Ok(judged), _) if !required => Ok(judged),
+            (Ok(_) | Err(_), Caller::App(caller)) => {
+                Err(Why::NotAllowed { caller, app: Arc::clone(&route.label), required })
+            }
+            (Ok(_) | Err(_), Caller::Unknown) => Err(Why::UnknownCaller),
+            (Ok(_) | Err(_), Caller::Ambiguous(one, other)) => Err(Why::Ambiguous(one, other)),
         }
     }
 
@@ -148,16 +242,49 @@ impl Sides {
         let known = |address| side == Side::Local || self.known.contain(address);
         let known_source = client.network_address().is_none_or(known);
         let import = route.and_then(|route| route.import.as_deref());
-        let hosts = match (&why, import) {
-            (Why::UnknownCaller, Some(import)) => self.hosts(import),
-            (_, Some(_) | None) => Vec::new(),
+        let hosts = match (&why, route, import) {
+            (Why::UnknownCaller, Some(route), Some(import)) => self.hosts(route, import),
+            (_, Some(_) | None, Some(_) | None) => Vec::new(),
         };
         let label = route.map(|route| Arc::clone(&route.label));
         Refusal { why, label, known_source, hosts }
     }
 }
 
-fn judge_client(route: &Route, client: &Client) -> Result<Admission, Why> {
+/// A client may use a route.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) admission: Admission,
+    /// The app of this cluster that it was taken for.
+    pub(super) caller: Option<AppId>,
+    /// The clusters that it may be led to, in its order, where that is not the import's.
+    pub(super) order: Option<Arc<Order>>,
+}
+
+fn judge_by_import(import: &Import, client: &Client, caller: Caller) -> Result<Judged, Why> {
+    let app = match &caller {
+        Caller::App(app) => Some(app),
+        Caller::Unknown | Caller::Ambiguous(..) => None,
+    };
+    let order = None;
+    // Where anybody may call it does not matter who does.
+    match (import.callers.admit(client, app), caller) {
+        (Some(admission), Caller::App(app)) => Ok(Judged { admission, caller: Some(app), order }),
+        (Some(admission), Caller::Unknown | Caller::Ambiguous(..)) => {
+            Ok(Judged { admission, caller: None, order })
+        }
+        (None, Caller::App(app)) => Err(Why::CallerDenied(app)),
+        (None, Caller::Unknown) => Err(Why::UnknownCaller),
+        (None, Caller::Ambiguous(one, other)) => Err(Why::Ambiguous(one, other)),
+    }
+}
+
+fn judge_client(route: &Route, client: &Client) -> Result<Judged, Why> {
+    let admitted = |admission| Judged { admission, caller: None, order: None };
+    admit_client(route, client).map(admitted)
+}
+
+fn admit_client(route: &Route, client: &Client) -> Result<Admission, Why> {
     if matches!(*route.policy, Policy::Hidden) {
         return Err(Why::OnlyImported);
     }
@@ -177,6 +304,28 @@ impl Refusal {
         self.why == Why::UnknownCaller
     }
 
+    /// What the operator can do, where the ending alone does not tell.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self.why {
+            Why::NotAllowed { .. } => Some(
+                "if it may call: `strait allow CALLER APP`; `strait allowed CALLER` tells what it may call",
+            ),
+            Why::OutOfBounds(_) | Why::NoCluster { .. } => Some(
+                "the item of `allowed` that has no `app` bounds every app of the cluster: add the app there, and the clusters where \
+                 it may be called",
+            ),
+            Why::NoRoute
+            | Why::NoAddress
+            | Why::OnlyImported
+            | Why::NotExported
+            | Why::NoRule
+            | Why::ClusterDenied(_)
+            | Why::UnknownCaller
+            | Why::Ambiguous(..)
+            | Why::CallerDenied(_) => None,
+        }
+    }
+
     /// How the connection ends.
     pub fn ending(&self) -> Ending {
         match self.why {
@@ -184,7 +333,12 @@ impl Refusal {
                 Ending::UnknownName
             }
             Why::UnknownCaller | Why::Ambiguous(..) => Ending::UnknownCaller,
-            Why::NoRule | Why::ClusterDenied(_) | Why::CallerDenied(_) => Ending::Denied,
+            Why::NoRule
+            | Why::ClusterDenied(_)
+            | Why::CallerDenied(_)
+            | Why::NotAllowed { .. }
+            | Why::OutOfBounds(_)
+            | Why::NoCluster { .. } => Ending::Denied,
         }
     }
 
@@ -197,7 +351,10 @@ impl Refusal {
             | Why::ClusterDenied(_)
             | Why::UnknownCaller
             | Why::Ambiguous(..)
-            | Why::CallerDenied(_) => self.known_source,
+            | Why::CallerDenied(_)
+            | Why::NotAllowed { .. }
+            | Why::OutOfBounds(_)
+            | Why::NoCluster { .. } => self.known_source,
         };
         if told { Alert::AccessDenied } else { Alert::UnrecognizedName }
     }
@@ -224,6 +381,25 @@ impl fmt::Display for Why {
                 "the import asks which app calls, and this source is ambiguous: it is in `from` of {one} and of {other}"
             ),
             Self::CallerDenied(app) => write!(out, "the import's allow list does not have {app}"),
+            Self::NotAllowed { caller, app, required: true } => write!(
+                out,
+                "the allowed apps of {caller} do not have {app}, and with `allowedApps.required` nothing else admits"
+            ),
+            Self::NotAllowed { caller, app, required: false } => write!(
+                out,
+                "the allowed apps of {caller} do not have {app}, and no import's allow list has {caller}"
+            ),
+            Self::OutOfBounds(app) => {
+                write!(out, "`allowed` of the whole cluster does not have {app}")
+            }
+            Self::NoCluster { caller, app } => {
+                let whose = caller.as_ref().map(|caller| format!(" for {caller}"));
+                let whose = whose.unwrap_or_default();
+                write!(
+                    out,
+                    "`allowed` of the whole cluster has {app} in none of the clusters where it could be called{whose}"
+                )
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::model::allowed::{Documents, Permissions};
 use crate::model::app::AppId;
 use crate::model::arena::Entry;
 use crate::model::client::{Client, Side};
@@ -17,7 +18,8 @@ use crate::policy::{Admission, Policy};
 use super::endpoint::{DialPermit, Dials, Endpoint, Health};
 use super::holds::Hold;
 use super::names::Names;
-use super::sides::{Sides, Why};
+use super::order::{Order, Standing};
+use super::sides::{Judged, Sides, Why};
 
 pub use super::sides::Refusal;
 
@@ -97,6 +99,13 @@ pub struct Import {
     pub failback: Duration,
 }
 
+impl Import {
+    /// Whether nothing but documents of allowed apps says who may call.
+    pub(super) fn is_by_documents(&self) -> bool {
+        matches!(self.callers, Policy::Hidden)
+    }
+}
+
 impl Route {
     /// Whether other clusters may ask for it over a link.
     pub fn is_exported(&self) -> bool {
@@ -124,17 +133,6 @@ impl Route {
         own.filter(|candidate| candidate.health_at(now) == Health::Healthy).count()
     }
 
-    /// Whether a client of a side may be led to one of the candidates. A remote one is never put on a link: that would make this
-    /// cluster a way between two others, and two that import from each other a loop.
-    pub fn offers(&self, candidate: &Candidate, side: Side) -> bool {
-        match side {
-            Side::Remote => candidate.via.is_none(),
-            Side::Local => {
-                candidate.via.is_some() || self.import.as_ref().is_none_or(|import| import.own)
-            }
-        }
-    }
-
     /// Whether a connection of a side may be closed between calls.
     pub fn closes_quietly(&self, side: Side) -> bool {
         match (side, &self.import) {
@@ -143,28 +141,38 @@ impl Route {
         }
     }
 
-    /// For how long a client of a side, which is at this endpoint, could have been at one that the import prefers. Nothing where
-    /// none is well, and where the order is none of preference: only an import has one.
+    /// For how long a client, which is at this endpoint, could have been at one that goes before it. Nothing where none is well, and
+    /// where the order is none of preference: only an import has one.
     pub fn preferable(
         &self,
-        side: Side,
+        standing: Standing<'_>,
         endpoint: &Arc<Endpoint>,
         now: Instant,
     ) -> Option<Duration> {
-        self.before(side, endpoint).filter_map(|candidate| candidate.endpoint.well_for(now)).max()
+        let before = self.before(standing, endpoint);
+        before.filter_map(|candidate| candidate.endpoint.well_for(now)).max()
     }
 
-    /// Whether there are endpoints for a client of a side that go before this one.
-    pub fn is_second(&self, side: Side, endpoint: &Arc<Endpoint>) -> bool {
-        self.before(side, endpoint).next().is_some()
+    /// Whether there are endpoints for a client that go before this one.
+    pub fn is_second(&self, standing: Standing<'_>, endpoint: &Arc<Endpoint>) -> bool {
+        self.before(standing, endpoint).next().is_some()
     }
 
-    /// The candidates for a client of a side that go before an endpoint.
-    fn before(&self, side: Side, endpoint: &Arc<Endpoint>) -> impl Iterator<Item = &Candidate> {
+    /// The candidates for a client that go before an endpoint.
+    fn before<'a>(
+        &'a self,
+        standing: Standing<'a>,
+        endpoint: &Arc<Endpoint>,
+    ) -> impl Iterator<Item = &'a Candidate> {
+        let place = move |candidate: &Candidate| {
+            // What is not offered to it any more goes before nothing, and everything before it.
+            Some((self.rank(candidate, standing)?, candidate.priority))
+        };
         let same = |candidate: &&Candidate| Arc::ptr_eq(&candidate.endpoint, endpoint);
-        let here = self.candidates.iter().find(same).map(|candidate| candidate.priority);
+        let last = (usize::MAX, u8::MAX);
+        let here = self.candidates.iter().find(same).map(|it| place(it).unwrap_or(last));
         self.candidates.iter().filter(move |candidate| {
-            here.is_some_and(|here| candidate.priority < here) && self.offers(candidate, side)
+            here.zip(place(candidate)).is_some_and(|(here, there)| there < here)
         })
     }
 
@@ -267,6 +275,15 @@ pub struct Match<'a> {
     pub below: Option<&'a str>,
 }
 
+/// What a client has asked for.
+#[derive(Debug, Clone, Copy)]
+pub enum At<'a> {
+    /// What has this canonical name.
+    Name(&'a str),
+    /// What is listened for here.
+    Egress(SocketAddr),
+}
+
 /// A client may use a route.
 #[derive(Debug)]
 pub struct Decision {
@@ -278,6 +295,15 @@ pub struct Decision {
     pub side: Side,
     /// The app of this cluster that it is taken for.
     pub caller: Option<AppId>,
+    /// The clusters that it may be led to, in its order, where that is not the import's.
+    pub order: Option<Arc<Order>>,
+}
+
+impl Decision {
+    /// Where the client stands.
+    pub fn standing(&self) -> Standing<'_> {
+        Standing { side: self.side, order: self.order.as_deref() }
+    }
 }
 
 impl Table {
@@ -313,6 +339,22 @@ impl Table {
         Self { egress, egress_problems, ..self }
     }
 
+    /// The same table with the documents of a store.
+    #[must_use]
+    pub fn with_documents(self, documents: Arc<Documents>) -> Self {
+        Self { sides: self.sides.with_documents(documents), ..self }
+    }
+
+    /// The documents of the store, by which local callers are judged.
+    pub fn documents(&self) -> &Arc<Documents> {
+        self.sides.documents()
+    }
+
+    /// What the configuration says of allowed apps.
+    pub fn permissions(&self) -> &Permissions {
+        self.sides.permissions()
+    }
+
     /// Who lacks an egress address, and why.
     pub fn egress_problems(&self) -> &[String] {
         &self.egress_problems
@@ -340,6 +382,11 @@ impl Table {
     /// Whether it matters which user of this machine a client is.
     pub fn knows_users(&self) -> bool {
         self.sides.know_users()
+    }
+
+    /// Whether anything tells where an app of this cluster calls from.
+    pub fn knows(&self, app: &AppId) -> bool {
+        self.sides.know(app)
     }
 
     /// The routes of imported apps.
@@ -393,11 +440,30 @@ impl Table {
         side: Side,
     ) -> Result<Decision, Refusal> {
         match self.sides.judge(route, client, side) {
-            Ok((admission, caller)) => {
-                Ok(Decision { route: Arc::clone(route), admission, side, caller })
+            Ok(Judged { admission, caller, order }) => {
+                Ok(Decision { route: Arc::clone(route), admission, side, caller, order })
             }
             Err(why) => Err(self.sides.refusal(why, Some(route.as_ref()), client, side)),
         }
+    }
+
+    /// Whether a local client may still be where it was once led, in this cluster or another, by the name that it asked for or the
+    /// egress address that it came by.
+    pub fn still_admits(
+        &self,
+        at: At<'_>,
+        client: &Client,
+        caller: Option<&AppId>,
+        cluster: Option<&Arc<str>>,
+    ) -> bool {
+        let route = match at {
+            At::Name(name) => self.lookup(name).map(|found| found.route),
+            At::Egress(bind) => self.egress.get(&bind).map(|address| &address.route),
+        };
+        route.is_some_and(|route| {
+            let judged = self.sides.judge_as(route, client, Side::Local, caller.cloned());
+            judged.is_ok_and(|judged| judged.order.is_none_or(|order| order.has(cluster)))
+        })
     }
 
     /// Whether other clusters may ask for a canonical name over a link.

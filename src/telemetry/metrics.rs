@@ -71,6 +71,10 @@ const CERTIFICATE_EXPIRY: About = About(
     "strait_certificate_expiry_timestamp_seconds",
     "When the certificate that links are opened and accepted with expires, and the revocation list.",
 );
+const DOCUMENTS_REJECTED: About = About(
+    "strait_allowed_documents_rejected",
+    "Values in the store of allowed apps that are no documents. What was there before is in force in their place.",
+);
 const LINES_DROPPED: About = About(
     "strait_log_lines_dropped_total",
     "Log lines lost because whoever reads stderr was too slow.",
@@ -105,6 +109,7 @@ struct Watch {
     discovery_age: GaugeVec,
     endpoints: IntGaugeVec,
     certificate_expiry: GaugeVec,
+    documents_rejected: IntGauge,
     lines_dropped: IntCounter,
 }
 
@@ -252,6 +257,10 @@ impl Watch {
             discovery_age: add(registry, age),
             endpoints: add(registry, endpoints),
             certificate_expiry: add(registry, expiry),
+            documents_rejected: add(
+                registry,
+                valid(IntGauge::with_opts(DOCUMENTS_REJECTED.opts())),
+            ),
             lines_dropped: add(registry, valid(IntCounter::with_opts(LINES_DROPPED.opts()))),
         }
     }
@@ -277,6 +286,7 @@ impl Watch {
             let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
             self.certificate_expiry.with_label_values(&[role]).set(at.as_secs_f64());
         }
+        self.documents_rejected.set(i64::try_from(told.documents_rejected).unwrap_or(i64::MAX));
         self.lines_dropped.reset();
         self.lines_dropped.inc_by(told.log_lines_dropped);
     }
@@ -346,6 +356,7 @@ mod tests {
             observed.endpoint("shop/checkout", EndpointState::Ejected);
             observed.endpoint("shop/late", EndpointState::Down);
             observed.log_lines_dropped = 4;
+            observed.documents_rejected = 2;
         });
         carry(&metrics, "[::]:8443", "shop/checkout", 10, 200);
         carry(&metrics, "[::]:8443", "shop/late", 1, 2);

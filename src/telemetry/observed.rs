@@ -13,6 +13,8 @@ pub struct Observed {
     pub log_lines_dropped: u64,
     /// When what links are opened and accepted with expires, by its role.
     pub expiries: Vec<(&'static str, SystemTime)>,
+    /// Values in the store of allowed apps that are no documents.
+    pub documents_rejected: usize,
     admitted: Arc<HashSet<Arc<str>>>,
     sources: BTreeMap<String, (bool, Option<Duration>)>,
     endpoints: HashMap<Arc<str>, [i64; EndpointState::ALL.len()]>,
@@ -50,6 +52,7 @@ impl Observed {
         Self {
             log_lines_dropped: 0,
             expiries: Vec::new(),
+            documents_rejected: 0,
             admitted,
             sources: BTreeMap::new(),
             endpoints: HashMap::new(),

@@ -32,6 +32,8 @@ const REVOKED: &str = "crl.pem";
 pub struct Files {
     /// Holds `tls.crt`, `tls.key`, `ca.crt` and perhaps `crl.pem`, as a Secret of cert-manager has them.
     pub directory: PathBuf,
+    /// Whether `ca.crt` is asked for.
+    pub has_anchors: bool,
     /// Whether a private key that others on this host can read is taken all the same.
     pub allow_readable_key: bool,
     /// Files with trust anchors besides `ca.crt`.
@@ -43,7 +45,7 @@ pub struct Files {
 pub struct Material {
     /// The gateway's own certificate and key; they belong together.
     pub identity: Arc<CertifiedKey>,
-    /// The trust anchors of `ca.crt`.
+    /// The trust anchors of `ca.crt`; none where it is not asked for.
     pub anchors: Arc<RootCertStore>,
     /// The trust anchors of each other file.
     pub bundles: BTreeMap<PathBuf, Arc<RootCertStore>>,
@@ -81,7 +83,7 @@ impl Files {
         let mut problems = Vec::new();
         let identity = self.identity(judge, &mut problems).map_err(|error| problems.push(error));
         let told = problems.len() - usize::from(identity.is_err());
-        let anchors = read::anchors(&self.anchors()).map_err(|error| problems.push(error));
+        let anchors = self.anchors().map_err(|error| problems.push(error));
         let mut bundles = BTreeMap::new();
         for path in &self.bundles {
             match read::anchors(path) {
@@ -104,7 +106,7 @@ impl Files {
         let mut problems = Vec::new();
         let identity = self.identity(judge, &mut problems);
         let identity = or_last(identity, &last.identity, &mut problems);
-        let anchors = or_last(read::anchors(&self.anchors()), &last.anchors, &mut problems);
+        let anchors = or_last(self.anchors(), &last.anchors, &mut problems);
         let bundles = last
             .bundles
             .iter()
@@ -133,8 +135,12 @@ impl Files {
         Ok(Arc::new(identity))
     }
 
-    fn anchors(&self) -> PathBuf {
-        self.directory.join(ANCHORS)
+    fn anchors(&self) -> Result<Arc<RootCertStore>, FileError> {
+        if self.has_anchors {
+            read::anchors(&self.directory.join(ANCHORS))
+        } else {
+            Ok(Arc::new(RootCertStore::empty()))
+        }
     }
 
     fn revoked(&self) -> PathBuf {
@@ -167,6 +173,11 @@ impl Material {
             Some(path) => self.bundles.get(path),
         }
     }
+}
+
+/// The trust anchors of a file of certificates (PEM): all of them good, at least one.
+pub fn anchors(path: &Path) -> Result<Arc<RootCertStore>, FileError> {
+    read::anchors(path)
 }
 
 fn or_last<T: Clone>(read: Result<T, FileError>, last: &T, problems: &mut Vec<FileError>) -> T {

@@ -131,11 +131,14 @@ fn permission(key: &Path, allow_readable: bool) -> Result<Option<FileError>, Fil
         return Ok(None);
     }
     if is_kubernetes(key) {
-        let fix =
-            "set defaultMode: 0400 on the volume, or link.allowReadableKey: true if that is meant";
+        let fix = "set defaultMode: 0400 on the volume, or allowReadableKey: true beside `directory` if that is meant";
         return Ok(Some(told(key, &message, fix)));
     }
-    Err(told(key, &message, "chmod 0600 it, or set link.allowReadableKey: true if that is meant"))
+    Err(told(
+        key,
+        &message,
+        "chmod 0600 it, or set allowReadableKey: true beside `directory` if that is meant",
+    ))
 }
 
 /// Whether anybody but the owner may read it. A key of root's may be read by its group, as `PostgreSQL` has it and Debian's
@@ -154,7 +157,7 @@ fn is_kubernetes(path: &Path) -> bool {
 
 fn unreadable(path: &Path, error: &io::Error) -> FileError {
     let fix = if error.kind() == ErrorKind::NotFound {
-        "link.directory holds tls.crt, tls.key and ca.crt, as a Secret of cert-manager has them"
+        "the folder holds tls.crt, tls.key and ca.crt, as a Secret of cert-manager has them"
     } else if error.kind() == ErrorKind::PermissionDenied {
         "let the user that the gateway runs as read it"
     } else {

@@ -76,7 +76,7 @@ impl Folder {
 
     fn files(&self) -> Files {
         let directory = self.folder.path().to_owned();
-        Files { directory, allow_readable_key: false, bundles: BTreeSet::new() }
+        Files { directory, has_anchors: true, allow_readable_key: false, bundles: BTreeSet::new() }
     }
 
     fn load(&self) -> Result<Renewed, Vec<FileError>> {

@@ -7,7 +7,7 @@ use std::{fs, io};
 
 use crate::admin::status::Status;
 use crate::app::{Gateway, Options};
-use crate::cli::client::{self, AdminUrl};
+use crate::cli::client::{self, Admin, AdminUrl};
 
 use super::DemoError;
 use super::app::App;
@@ -116,7 +116,7 @@ impl Cluster {
 
     /// What `strait status` shows.
     pub(super) async fn status(&self) -> Result<Status, DemoError> {
-        let answer = client::get(&self.admin(), "/status", SETTLE).await?;
+        let answer = client::get(&Admin::near(self.admin()), "/status", SETTLE).await?;
         let read = serde_json::from_str(&answer.body);
         read.map_err(|_| DemoError::Lacking { cluster: self.name, what: "status" })
     }

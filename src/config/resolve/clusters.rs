@@ -33,6 +33,8 @@ pub(super) struct Clusters {
     /// Whether there is a `link`, right or wrong.
     pub(super) linked: bool,
     by_name: HashMap<String, Cluster>,
+    /// Those with gateways, in the order in which they are written.
+    reachable: Vec<String>,
 }
 
 /// One of the other clusters. What was wrong is left out.
@@ -47,6 +49,11 @@ pub(super) struct Cluster {
 impl Clusters {
     pub(super) fn is_own(&self, name: &str) -> bool {
         self.own.as_deref() == Some(name)
+    }
+
+    /// The clusters that links lead to, in the order in which they are written.
+    pub(super) fn reachable(&self) -> impl Iterator<Item = &str> {
+        self.reachable.iter().map(String::as_str)
     }
 
     pub(super) fn find(&self, name: &str) -> Result<&Cluster, Wrong> {
@@ -72,12 +79,17 @@ impl Resolver<'_> {
     ) -> (Clusters, Option<Links>) {
         let mut links = self.link(link);
         let mut clusters = Clusters { own, linked: link.is_some(), ..Clusters::default() };
+        // Nodes count in the order of the text.
+        let mut in_order = BTreeMap::new();
         for (name, spot) in written.iter().filter_map(|spot| spot.value.as_ref()).flatten() {
             let checked = cluster_name(name).map_err(|wrong| self.wrong(spot.node, wrong));
             self.check_case(name, spot.node, &clusters);
             let nothing = file::Cluster::default();
             let cluster = spot.value.as_ref().unwrap_or(&nothing);
             let resolved = self.one_cluster(cluster);
+            if resolved.has_gateways && !clusters.is_own(name) {
+                in_order.insert(spot.node, name.clone());
+            }
             clusters.by_name.insert(name.clone(), resolved);
             if !clusters.linked {
                 self.check_unlinked(cluster);
@@ -89,6 +101,7 @@ impl Resolver<'_> {
                 links.peers.push(peer);
             }
         }
+        clusters.reachable = in_order.into_values().collect();
         (clusters, links)
     }
 

@@ -315,7 +315,7 @@ impl Resolver<'_> {
     }
 }
 
-fn place(name: &str, clusters: &Clusters) -> Result<Place, Wrong> {
+pub(super) fn place(name: &str, clusters: &Clusters) -> Result<Place, Wrong> {
     if clusters.is_own(name) {
         return Ok(Place::Own);
     }

@@ -12,7 +12,7 @@ use crate::config::problem::Wrong;
 use crate::config::routes_file::wrong_name;
 use crate::config::spot::Spot;
 use crate::config::tree::NodeId;
-use crate::config::{self, AdminAddress, Ingress, Listeners, Zone};
+use crate::config::{self, AdminAccess, AdminAddress, AdminTls, Ingress, Listeners, Zone};
 use crate::model::cluster::{OWN_DOMAIN, is_own_name};
 use crate::model::name::Name;
 
@@ -37,6 +37,7 @@ impl Resolver<'_> {
             ingress: self.ingress(&written.ingress, &mut taken),
             metrics: self.metrics(&written.metrics, &mut taken),
             admin: self.admin(&written.admin, &mut taken),
+            admin_access: self.admin_access(&written.admin),
             dns: self.dns(&written.dns, &mut taken),
         }
     }
@@ -145,6 +146,44 @@ impl Resolver<'_> {
         }
         let folder = self.tree.file_of(address.node).map(|file| folder(file)).unwrap_or_default();
         Some(AdminAddress::Unix(folder.join(path)))
+    }
+
+    fn admin_access(&mut self, written: &Setting<file::AdminListener>) -> AdminAccess {
+        let Some(spot) = written else { return AdminAccess::default() };
+        let Some(admin) = &spot.value else { return AdminAccess::default() };
+        let token_file = admin.token_file.as_ref().and_then(|spot| self.path(spot));
+        let tls = admin.tls.as_ref().and_then(|spot| self.admin_tls(spot));
+        if admin.token_file.is_none() && tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
+            self.check_closed(&admin.address);
+        }
+        AdminAccess { token_file, tls }
+    }
+
+    fn admin_tls(&mut self, spot: &Spot<file::AdminTls>) -> Option<AdminTls> {
+        let nothing = file::AdminTls::default();
+        let written = spot.value.as_ref().unwrap_or(&nothing);
+        let fix = "add `directory: tls/admin`, the folder with tls.crt and tls.key";
+        let directory = self.required(&written.directory, spot.node, "directory", fix);
+        let directory = directory.and_then(|directory| self.path(directory));
+        let client_ca = written.client_ca.as_ref().and_then(|spot| self.path(spot));
+        let readable = written.allow_readable_key.as_ref().and_then(|spot| spot.value);
+        Some(AdminTls {
+            directory: directory?,
+            client_ca,
+            allow_readable_key: readable.unwrap_or_default(),
+        })
+    }
+
+    /// Tells of an address that others reach and at which nobody may ask.
+    fn check_closed(&mut self, written: &Setting<String>) {
+        let address = written.as_ref().and_then(|spot| Some((spot.node, spot.value.as_ref()?)));
+        let Some((node, address)) = address else { return };
+        let address = address.parse().map(|address: SocketAddr| address.ip().to_canonical());
+        if address.is_ok_and(|address| !address.is_loopback()) {
+            let message = "nothing says who may ask here: only /healthz and /readyz are answered";
+            let fix = "add `tokenFile` or `tls.clientCa`, or let it listen at 127.0.0.1 or unix:PATH; for scrapes there is `listeners.metrics`";
+            self.doubtful(node, Wrong::new(message, fix));
+        }
     }
 
     /// An address to listen at, which no other listener may have. Port 0 is any free port, so it is never taken.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::model::allowed::Permissions;
 use crate::model::snapshot::{
     CallerSpec, EgressListeners, NamespaceImport, PeerSpec, ReservedName, RouteSpec,
 };
@@ -18,11 +19,12 @@ use super::file::{File, List, Setting};
 use super::problem::{Problem, Problems, Wrong};
 use super::spot::Spot;
 use super::tree::{NodeId, Tree};
-use super::{Links, Listeners, Settings};
+use super::{Links, Listeners, Settings, Store};
 use clusters::cluster_name;
 use egress::Pins;
 use imports::Known;
 
+mod allowed;
 mod apps;
 mod callers;
 mod clusters;
@@ -33,6 +35,7 @@ mod namespaces;
 mod routes;
 mod services;
 mod settings;
+mod store;
 
 /// All that a configuration says. Where an error was noted, a default stands, or nothing.
 #[derive(Debug)]
@@ -49,6 +52,8 @@ pub(super) struct Resolved {
     pub(super) egress: Option<EgressListeners>,
     pub(super) peers: Vec<PeerSpec>,
     pub(super) namespaces: Vec<NamespaceImport>,
+    pub(super) permissions: Permissions,
+    pub(super) store: Option<Store>,
     pub(super) links: Option<Links>,
     pub(super) routes_files: Vec<NamedFile>,
 }
@@ -84,6 +89,7 @@ pub(super) fn resolve(tree: &Tree, root: NodeId, file: &File, problems: &mut Pro
     resolver.check_pins(file, egress.as_ref());
     resolver.check_ports(&file.services, egress.as_ref(), &listeners);
     let namespaces = resolver.namespaces(&file.imports, &known, &reserved);
+    let permissions = resolver.permissions(file, &known, &reserved);
     let peers = namespaces::peers(&routes, &namespaces);
     routes.extend(resolver.routes(&file.routes, &clusters));
     Resolved {
@@ -96,6 +102,8 @@ pub(super) fn resolve(tree: &Tree, root: NodeId, file: &File, problems: &mut Pro
         listeners,
         egress,
         settings: resolver.settings(file),
+        store: resolver.allowed_apps_store(&file.allowed_apps),
+        permissions,
         resolver: resolver.resolver(&file.resolver),
         state_dir,
         routes,

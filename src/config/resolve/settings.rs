@@ -8,6 +8,7 @@ use crate::config::units;
 use crate::config::{ConnectionLog, Limits, Settings};
 
 use super::Resolver;
+use super::allowed::on_revoke;
 
 /// Dapr's sidecars ping every 10 s, so a shorter limit would close connections that live.
 const MIN_IDLE: Duration = Duration::from_secs(15);
@@ -28,6 +29,7 @@ impl Resolver<'_> {
             log: log.map_or(default.log, connection_log),
             metrics_routes: self.parse(&routes, units::number).unwrap_or(default.metrics_routes),
             dns: self.zone(file.listeners.as_ref()),
+            on_revoke: on_revoke(&file.allowed_apps),
         }
     }
 

@@ -7,7 +7,7 @@ use crate::model::app::AppId;
 use crate::model::name::{Name, NamePattern};
 use crate::model::offer::{Callee, Offer, Offered};
 use crate::model::snapshot::{
-    Allow, GatewaySpec, ImportSpec, Kind, NamespaceImport, Offering, RouteSpec, Routes,
+    Allow, GatewaySpec, ImportSpec, Kind, NamespaceImport, Offering, Origin, RouteSpec, Routes,
 };
 use crate::routing::table::Table;
 
@@ -27,15 +27,16 @@ pub(super) fn enter(routes: &Arc<Routes>, offered: &Offered, now: &Table) -> Arc
     let mut taken = Taken::new(routes, now);
     for written in &routes.namespaces {
         for app in apps(written, offered) {
-            entered.routes.extend(
-                taken.admit(routes, &app).map(|names| route(written, &app, names, offered)),
-            );
+            let Some(names) = taken.admit(routes, &app) else { continue };
+            let mut import = written.import.clone();
+            mark(&mut import, &Callee::App(app.clone()), offered);
+            entered.routes.push(route(import, &written.origin, &app, names));
         }
     }
     Arc::new(entered)
 }
 
-fn mark(import: &mut ImportSpec, callee: &Callee, offered: &Offered) {
+pub(super) fn mark(import: &mut ImportSpec, callee: &Callee, offered: &Offered) {
     for GatewaySpec { cluster, offering, .. } in &mut import.gateways {
         let Some(offers) = offered.get(cluster) else { continue };
         *offering = match offers.apps.get(callee) {
@@ -57,10 +58,14 @@ fn apps(written: &NamespaceImport, offered: &Offered) -> Vec<AppId> {
     by_name.into_values().collect()
 }
 
-fn route(written: &NamespaceImport, app: &AppId, names: Vec<Name>, offered: &Offered) -> RouteSpec {
-    let mut import = written.import.clone();
-    mark(&mut import, &Callee::App(app.clone()), offered);
-    let name = |name| (NamePattern::Exact(name), written.origin.clone());
+/// The route of an app that is imported without being named in the configuration.
+pub(super) fn route(
+    import: ImportSpec,
+    origin: &Origin,
+    app: &AppId,
+    names: Vec<Name>,
+) -> RouteSpec {
+    let name = |name| (NamePattern::Exact(name), origin.clone());
     RouteSpec {
         label: app.label(),
         kind: Kind::App,
@@ -76,14 +81,14 @@ fn route(written: &NamespaceImport, app: &AppId, names: Vec<Name>, offered: &Off
 }
 
 /// Apps and names that stand for something already.
-struct Taken<'a> {
+pub(super) struct Taken<'a> {
     now: &'a Table,
     labels: HashSet<String>,
     names: HashSet<Name>,
 }
 
 impl<'a> Taken<'a> {
-    fn new(routes: &Routes, now: &'a Table) -> Self {
+    pub(super) fn new(routes: &Routes, now: &'a Table) -> Self {
         let all = routes.routes.iter();
         let exact = |(pattern, _): &(NamePattern, _)| match pattern {
             NamePattern::Exact(name) => Some(name.clone()),
@@ -97,7 +102,7 @@ impl<'a> Taken<'a> {
     }
 
     /// The names of an app that is to be added; `None` where it cannot be. What is imported or exported by name stays as it is.
-    fn admit(&mut self, routes: &Routes, app: &AppId) -> Option<Vec<Name>> {
+    pub(super) fn admit(&mut self, routes: &Routes, app: &AppId) -> Option<Vec<Name>> {
         let label = app.label();
         let names = routes.reserved.iter().map(|template| template.expand(app).ok());
         let names: Vec<Name> = names.collect::<Option<_>>()?;
@@ -117,9 +122,7 @@ impl<'a> Taken<'a> {
 mod tests {
     use super::*;
     use crate::model::offer::{Offers, Presence, Reach};
-    use crate::model::snapshot::{
-        Addresses, AllowRule, EndpointAt, Origin, PeerSpec, ReservedName,
-    };
+    use crate::model::snapshot::{Addresses, AllowRule, EndpointAt, PeerSpec, ReservedName};
     use crate::routing::build::{Inputs, OwnListeners, build};
     use crate::routing::endpoint::Endpoints;
     use std::path::Path;
@@ -159,7 +162,8 @@ mod tests {
             origin: origin(),
         };
         let app = |written| AppId::parse(written).unwrap();
-        let named = |app: &AppId, name: Name| route(&imported, app, vec![name], &Offered::new());
+        let like = imported.import.clone();
+        let named = |app: &AppId, name| route(like.clone(), &imported.origin, app, vec![name]);
         let mut plain = named(&app("x/plain"), name("taken.lab.example"));
         (plain.kind, plain.import, plain.allow) = (Kind::Plain, None, Allow::Open);
         plain.label = "taken.lab.example".into();

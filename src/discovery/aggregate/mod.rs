@@ -4,6 +4,7 @@
 //! dropping the table that it replaces, takes a while at a million names: both happen in the background.
 
 mod debounce;
+mod documents;
 mod egress;
 mod handle;
 mod imports;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::background::{self, Urgency};
+use crate::model::allowed::Documents;
 use crate::model::name::Name;
 use crate::model::offer::Offered;
 use crate::model::snapshot::{Addresses, Routes};
@@ -28,12 +30,14 @@ use crate::routing::live::{Generation, Live};
 use crate::routing::table::Table;
 
 use self::debounce::Debounce;
+use self::documents::Targets;
 use self::egress::{Egress, Settling};
 use self::handle::{Command, Wanted};
 use self::snapshots::Snapshots;
 use super::memory::Sources;
 use super::{Said, SourceStatus, Update, hosts};
 
+pub use self::documents::enter_configured;
 pub use self::egress::looked_up;
 pub use self::handle::Handle;
 
@@ -113,12 +117,20 @@ fn start_with<S: Send + Sync + 'static>(
 /// What the table in force was made of.
 struct InForce<S> {
     wanted: Arc<Wanted<S>>,
-    /// The configuration's, with what is offered.
-    routes: Arc<Routes>,
-    offered: Offered,
+    entered: Entered,
     hosts: Arc<HashSet<Name>>,
     addresses: Addresses,
     number: u64,
+}
+
+/// The configuration's routes with what sources say.
+#[derive(Clone)]
+struct Entered {
+    routes: Arc<Routes>,
+    offered: Offered,
+    documents: Arc<Documents>,
+    /// What the documents name.
+    targets: Arc<Targets>,
 }
 
 /// What has just come into force.
@@ -291,28 +303,28 @@ impl<S: Send + Sync + 'static> Owner<S> {
         hosts: Arc<HashSet<Name>>,
     ) -> Result<u64, ConfigureError> {
         let addresses = self.snapshots.merged(&hosts);
-        let offered = self.snapshots.offered();
+        let (offered, documents) = (self.snapshots.offered(), self.snapshots.documents());
         if let Some(now) = &self.in_force
             && Arc::ptr_eq(&now.wanted, &wanted)
             && now.addresses == addresses
-            && now.offered == offered
+            && now.entered.offered == offered
+            && Arc::ptr_eq(&now.entered.documents, &documents)
         {
             return Ok(now.number);
         }
-        let routes = self.routes(&wanted, &offered).await?;
-        self.put_into_force(wanted, routes, offered, hosts, addresses).await
+        let entered = self.enter(&wanted, offered, documents).await?;
+        self.put_into_force(wanted, entered, hosts, addresses).await
     }
 
     /// Egress addresses have rested, or their lock may have been mended.
     async fn settle_anew(&mut self) {
         let Some(now) = &self.in_force else { return };
         let (wanted, hosts) = (Arc::clone(&now.wanted), Arc::clone(&now.hosts));
-        let (routes, offered) = (Arc::clone(&now.routes), now.offered.clone());
-        let addresses = now.addresses.clone();
-        let settling = self.egress.settling(Arc::clone(&routes));
+        let (entered, addresses) = (now.entered.clone(), now.addresses.clone());
+        let settling = self.egress.settling(Arc::clone(&entered.routes));
         let settled = spawn_blocking(settling).await;
         if settled.is_ok_and(|settled| !self.egress.is_known(&settled))
-            && let Err(error) = self.put_into_force(wanted, routes, offered, hosts, addresses).await
+            && let Err(error) = self.put_into_force(wanted, entered, hosts, addresses).await
         {
             error!(%error, "egress addresses not taken over; the table before stays in force");
         }
@@ -321,36 +333,44 @@ impl<S: Send + Sync + 'static> Owner<S> {
     async fn put_into_force(
         &mut self,
         wanted: Arc<Wanted<S>>,
-        routes: Arc<Routes>,
-        offered: Offered,
+        entered: Entered,
         hosts: Arc<HashSet<Name>>,
         addresses: Addresses,
     ) -> Result<u64, ConfigureError> {
         let Made { generation, addresses, settled } =
-            self.publish(Arc::clone(&wanted), Arc::clone(&routes), addresses).await?;
+            self.publish(Arc::clone(&wanted), entered.clone(), addresses).await?;
         self.egress.in_force(settled);
         let number = generation.number;
-        self.in_force = Some(InForce { wanted, routes, offered, hosts, addresses, number });
+        self.in_force = Some(InForce { wanted, entered, hosts, addresses, number });
         info!(generation = number, names = generation.table.len(), "table in force");
         self.tell(generation).await;
         Ok(number)
     }
 
-    /// The routes of a configuration with what is offered; those in force where neither has changed.
-    async fn routes(
+    /// The routes of a configuration with what is offered, and what documents name; those in force where none of it has changed.
+    async fn enter(
         &self,
         wanted: &Arc<Wanted<S>>,
-        offered: &Offered,
-    ) -> Result<Arc<Routes>, ConfigureError> {
-        if let Some(now) = &self.in_force
-            && Arc::ptr_eq(&now.wanted.routes, &wanted.routes)
-            && now.offered == *offered
-        {
-            return Ok(Arc::clone(&now.routes));
+        offered: Offered,
+        documents: Arc<Documents>,
+    ) -> Result<Entered, ConfigureError> {
+        let before = self.in_force.as_ref().filter(|now| {
+            Arc::ptr_eq(&now.wanted.routes, &wanted.routes) && now.entered.offered == offered
+        });
+        let before = before.map(|now| now.entered.clone());
+        if let Some(before) = before.as_ref().filter(|it| Arc::ptr_eq(&it.documents, &documents)) {
+            return Ok(before.clone());
         }
-        let (live, offered) = (self.live.load(), offered.clone());
-        let routes = Arc::clone(&wanted.routes);
-        let entering = move || imports::enter(&routes, &offered, &live.table);
+        let (live, routes) = (self.live.load(), Arc::clone(&wanted.routes));
+        let entering = move || {
+            let targets = Targets::of(&routes.permissions, &documents);
+            if let Some(before) = before.filter(|before| *before.targets == targets) {
+                return Entered { documents, ..before };
+            }
+            let routes = imports::enter(&routes, &offered, &live.table);
+            let routes = documents::enter(routes, &targets, &offered, &live.table);
+            Entered { routes, offered, documents, targets: Arc::new(targets) }
+        };
         background::run(self.urgency(), entering).await.map_err(|_| ConfigureError::Panicked)
     }
 
@@ -369,16 +389,17 @@ impl<S: Send + Sync + 'static> Owner<S> {
     async fn publish(
         &self,
         wanted: Arc<Wanted<S>>,
-        routes: Arc<Routes>,
+        entered: Entered,
         addresses: Addresses,
     ) -> Result<Made<S>, ConfigureError> {
+        let Entered { routes, documents, .. } = entered;
         let (build, live) = (Arc::clone(&self.build), Arc::clone(&self.live));
         let endpoints = Arc::clone(&self.endpoints);
         let now = self.in_force.as_ref();
-        let before = now.map(|now| Arc::clone(&now.routes));
+        let before = now.map(|now| Arc::clone(&now.entered.routes));
         let settle = self.egress.settling(Arc::clone(&routes));
         // A configuration that makes no table must not move anybody.
-        let settle_back = now.map(|now| self.egress.settling(Arc::clone(&now.routes)));
+        let settle_back = now.map(|now| self.egress.settling(Arc::clone(&now.entered.routes)));
         let building = background::run(self.urgency(), move || {
             let mut endpoints = endpoints.lock().unwrap_or_else(PoisonError::into_inner);
             let settled = settle();
@@ -393,7 +414,8 @@ impl<S: Send + Sync + 'static> Owner<S> {
             let table = build(&inputs, before, &mut endpoints).inspect_err(|_| {
                 settle_back.map(|settle| settle());
             })?;
-            live.publish(settled.given.join(table), Arc::clone(&wanted.settings));
+            let table = settled.given.join(table).with_documents(documents);
+            live.publish(table, Arc::clone(&wanted.settings));
             Ok(Made { generation: live.load(), addresses, settled })
         });
         let outcome = building.await.map_err(|_| ConfigureError::Panicked)?;

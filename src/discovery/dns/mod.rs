@@ -59,6 +59,25 @@ pub struct Settings {
     pub allow_local: bool,
 }
 
+/// The addresses of one name, at least one, IPv6 last: for who connects now and then and keeps no answer.
+pub async fn lookup(settings: &Settings, name: &Name) -> Result<Vec<IpAddr>, String> {
+    let (mut found, mut failed) = (Vec::new(), None);
+    for answer in Resolver::new(&settings.servers).resolve(name).await {
+        match answer {
+            Answer::Addresses { list, ttl: _ } => found.extend(list),
+            Answer::Nothing => {}
+            Answer::Failed(reason) => failed = Some(reason),
+        }
+    }
+    if found.is_empty() {
+        return Err(format!(
+            "{name}: {}",
+            failed.unwrap_or_else(|| "it has no address".to_owned())
+        ));
+    }
+    Ok(found)
+}
+
 /// Follows the names until `stop`. Settings and names may change at any time.
 ///
 /// Has spoken when every name was asked once, or after 5 s; without names, at once: start it when the first configuration

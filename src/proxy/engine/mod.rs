@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus::IntCounter;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,6 @@ use crate::socket;
 
 use super::awaited::Awaited;
 use super::relay::{Broken, End};
-use super::renamed;
 
 mod flow;
 mod pipes;
@@ -132,7 +132,11 @@ pub(super) fn turn(token: Token) -> Turn {
 ///
 /// Its tick has a second use. Tokio wakes the thread that moves timers for one that is earlier than all others, as the first
 /// deadline of each connection would be on a core that is not busy; behind this tick none of them is.
-pub(super) async fn attend(stop: CancellationToken, wanted: impl Fn() -> Wanted) {
+pub(super) async fn attend(
+    stop: CancellationToken,
+    mut revocations: watch::Receiver<u64>,
+    wanted: impl Fn() -> Wanted,
+) {
     let started = Instant::now();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -141,6 +145,8 @@ pub(super) async fn attend(stop: CancellationToken, wanted: impl Fn() -> Wanted)
             biased;
             () = stop.cancelled() => break,
             _ = ticks.tick() => {}
+            // What is revoked is not to live until the next tick.
+            Ok(()) = revocations.changed() => {}
         }
         let wanted = wanted();
         advance(started.elapsed(), wanted);
@@ -166,7 +172,6 @@ fn advance(elapsed: Duration, wanted: Wanted) {
     for token in ENGINE.with_borrow_mut(|engine| engine.revoked(wanted.revocations)) {
         end(token, End::Stopped);
     }
-    renamed::revoke(wanted.revocations);
     for token in ENGINE.with_borrow_mut(|engine| engine.due(wanted, look)) {
         if let Err(over) = ENGINE.with_borrow_mut(|engine| engine.leave(token, look)) {
             end(token, over);

@@ -272,7 +272,7 @@ fn the_stop_signal_ends_all_and_what_comes_after_it() {
         let Carriage { client, told, .. } = carriage(b"", 0, HOUR).await;
         let stop = CancellationToken::new();
         stop.cancel();
-        attend(stop, Wanted::default).await;
+        attend(stop, watch::channel(0).1, Wanted::default).await;
         assert_eq!(end(&told).await.end, End::Stopped);
         assert_eq!(received(client).await, b"");
     });
