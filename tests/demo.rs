@@ -30,8 +30,13 @@ fn the_story_is_told_and_everything_is_as_it_says() {
         "shop/stock in east answers",
         "ending=\"refused_by_far\" reason=\"east: the far gateway refuses: denied by the export of shop/orders\"",
         "ending=\"denied\" reason=\"no allow rule of the export admits shop/intern of cluster north\"",
-        "on connections that are kept: 0 of these were cut",
         "after the file was saved",
+        "ending=\"denied\" reason=\"the allowed apps of shop/returns do not have shop/orders,",
+        "strait allow shop/returns shop/orders",
+        "and 5 more on its connection",
+        "strait revoke shop/returns shop/orders",
+        "and 5 more calls are refused",
+        "ending=\"revoked\" reason=\"the caller may not call it any more\"",
         "shop/orders in east dies",
         "east's gateway dies",
         "0 were lost or misdelivered",
@@ -39,11 +44,13 @@ fn the_story_is_told_and_everything_is_as_it_says() {
     ] {
         assert!(said.contains(told), "no word of {told:?}: {said}");
     }
+    let untouched = "on connections that are kept: 0 of these were cut or misdelivered";
+    assert_eq!(said.matches(untouched).count(), 2, "{said}");
     assert_eq!(said.matches("south has taken over after").count(), 2, "{said}");
     let ids: Vec<_> =
         said.lines().filter_map(|line| line.split("id=\"").nth(1)?.get(..16)).collect();
     assert!(
-        ids.len() == 3 && ids[0] != ids[1] && ids[1] == ids[2],
+        ids.len() == 5 && ids[0] != ids[1] && ids[1] == ids[2],
         "one connection, one id in both logs: {ids:?}"
     );
     assert!(!said.contains('✗') && !said.contains('\u{1b}'), "colour without a terminal: {said}");
@@ -86,13 +93,15 @@ fn afterwards_a_reader_may_change_a_configuration_and_sees_what_comes_of_it() {
     demo.wait_for("Calls flow on");
     demo.wait_for(&format!("→ {web} answered in "));
     let said = demo.said();
-    let shown = |begin: &str| said.lines().find(|line| line.starts_with(begin)).unwrap().trim();
-    for command in ["  sed ", "  tail "].map(shown) {
+    let shown = |words: &str| said.lines().find(|line| line.contains(words)).unwrap().trim();
+    for command in ["allow shop/returns shop/orders --admin", "  sed ", "  tail "].map(shown) {
         let command = command.replace("tail -f", "tail");
         let ran = run(Command::new("sh").args(["-c", &command]));
         assert!(ran.status.success(), "{command}: {ran:?}");
     }
     demo.wait_for(&format!("→ {web} refused (access_denied)"));
+    let returns = "shop/returns in west calls shop/orders as orders.shop.mesh.example:";
+    demo.wait_for(&format!("→ {returns} answered in "));
     assert!(demo.interrupt().success(), "{}", demo.said());
     let left = fs::read_dir(demo.folder.path()).unwrap().count();
     assert_eq!(left, 1, "what it has said, and nothing else");

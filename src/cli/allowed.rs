@@ -182,16 +182,27 @@ async fn change(
     json: bool,
     out: &mut Out,
 ) -> Result<Option<Written>, Failed> {
-    let path = format!("/v1/allowed/{caller}:{verb}?wait={IN_FORCE}");
-    let body = serde_json::to_string(remote).unwrap_or_default();
-    let question = Question { method: Method::POST, path: &path, body };
-    let body = success(admin, ask(admin, &question, ANSWER).await?)?;
-    let written = read::<Written>(admin, &body)?;
+    let (body, written) = request(admin, caller.as_str(), verb, remote).await?;
     if json && written.in_force != Some(false) {
         pretty(admin, &body, out)?;
         return Ok(None);
     }
     Ok(Some(written))
+}
+
+/// Asks for a change, and for word of when it is in force: the answer as it is, and what it says.
+pub(super) async fn request(
+    admin: &Admin,
+    caller: &str,
+    verb: &str,
+    remote: &RemoteApp,
+) -> Result<(String, Written), ClientError> {
+    let path = format!("/v1/allowed/{caller}:{verb}?wait={IN_FORCE}");
+    let body = serde_json::to_string(remote).unwrap_or_default();
+    let question = Question { method: Method::POST, path: &path, body };
+    let body = success(admin, ask(admin, &question, ANSWER).await?)?;
+    let written = read(admin, &body)?;
+    Ok((body, written))
 }
 
 /// Tells since when it is in force, or that it is not.

@@ -7,7 +7,9 @@ use super::caller::{Expected, Line, Outcome};
 use super::report::Report;
 use super::stage::Stage;
 use super::tally::Verdict;
-use super::world::{COURIER, INTERN, LEDGER, LEGACY, MOBILE, ORDERS, STOCK, STRANGER, TELLER, WEB};
+use super::world::{
+    COURIER, INTERN, LEDGER, LEGACY, MOBILE, ORDERS, RETURNS, STOCK, STRANGER, TELLER, WEB,
+};
 
 /// Between two calls while a reader looks around.
 const PACE: Duration = Duration::from_millis(250);
@@ -49,6 +51,7 @@ fn regulars(stage: &Stage) -> Result<Vec<Regular>, DemoError> {
         (world.by_name(INTERN, ORDERS, &world.north)?, arrives),
         (world.by_name(COURIER, ORDERS, &world.east)?, arrives),
         (world.by_address(MOBILE, LEDGER)?, refused("access_denied")),
+        (world.by_name(RETURNS, ORDERS, &world.west)?, refused("access_denied")),
         (world.by_name(STRANGER, ORDERS, &world.east)?, refused("unrecognized_name")),
     ];
     let regular = |(line, expected)| Regular { line, expected, last: String::new() };

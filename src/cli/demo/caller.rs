@@ -229,7 +229,7 @@ impl Conversation {
     }
 
     /// Whether it was closed while nothing was asked, which a sidecar sees before its next call.
-    async fn is_over(&mut self) -> bool {
+    pub(super) async fn is_over(&mut self) -> bool {
         // Nothing that was not asked for is ever said: what can be read now is the end.
         timeout(Duration::ZERO, self.0.fill_buf()).await.is_ok()
     }

@@ -7,7 +7,9 @@ use std::{fs, io};
 
 use crate::admin::status::Status;
 use crate::app::{Gateway, Options};
+use crate::cli::allowed;
 use crate::cli::client::{self, Admin, AdminUrl};
+use crate::permissions::api::wire::RemoteApp;
 
 use super::DemoError;
 use super::app::App;
@@ -133,6 +135,21 @@ impl Cluster {
         })
         .await?;
         Ok(written.elapsed())
+    }
+
+    /// Asks for what `strait allow CALLER TARGET` asks for, or `strait revoke`. Says how long it took until that was in force.
+    pub(super) async fn permit(
+        &self,
+        verb: &str,
+        caller: &str,
+        target: &str,
+    ) -> Result<Duration, DemoError> {
+        let remote = RemoteApp { app: target.to_owned(), clusters: Vec::new() };
+        let admin = Admin::near(self.admin());
+        let (_, written) = Box::pin(allowed::request(&admin, caller, verb, &remote)).await?;
+        let after = written.in_force_after_ms.filter(|_| written.in_force == Some(true));
+        let late = DemoError::Late { cluster: self.name, what: "put a permission in force" };
+        after.map(Duration::from_millis).ok_or(late)
     }
 }
 

@@ -15,7 +15,7 @@ use super::cluster::Cluster;
 use super::journal::Record;
 use super::stage::Told;
 use super::tally::{Tally, Verdict};
-use super::world::{MOBILE, ORDERS, WEB, World, name_of};
+use super::world::{MOBILE, ORDERS, RETURNS, WEB, World, name_of};
 
 /// Under the chapter's number.
 const INDENT: &str = "   ";
@@ -136,6 +136,9 @@ impl<'a> Report<'a> {
         }
         writeln!(self.out, "  curl {west}/metrics")?;
         writeln!(self.out, "  tail -f {folder}/log")?;
+        let returns = RETURNS.id;
+        writeln!(self.out, "or let {returns} call, and call no more with `revoke`:")?;
+        writeln!(self.out, "  {program} allow {returns} {ORDERS} --admin {west}")?;
         writeln!(self.out, "or take shop/web's permission away, and give it back with an editor:")?;
         writeln!(self.out, "  sed -i 's#\\[shop/web, #[#' {folder}/west/strait.yaml")?;
         let title = "Calls flow on, until Ctrl-C.";

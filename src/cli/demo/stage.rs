@@ -50,8 +50,18 @@ impl Stage {
 
     /// Makes a call on a connection of its own.
     pub(super) async fn call(&self, line: &Line, expected: Expected) -> Told {
+        self.call_on(&mut None, line, expected).await
+    }
+
+    /// Makes a call on the connection that its caller has, else on a new one, which is kept.
+    pub(super) async fn call_on(
+        &self,
+        pool: &mut Option<Conversation>,
+        line: &Line,
+        expected: Expected,
+    ) -> Told {
         let question = self.tallies.question();
-        let call = line.call(&mut None, &question, expected, RETRIES).await;
+        let call = line.call(pool, &question, expected, RETRIES).await;
         let Call { outcome, took, repeated, .. } = call;
         let verdict = expected.verdict(&outcome);
         self.tallies.count(line, verdict);

@@ -1,6 +1,7 @@
 //! The four clusters of the demo: who runs where, and how callers get to whom they want. Who may call whom is in
 //! `configurations`, in the gateways' own words.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use time::OffsetDateTime;
@@ -25,6 +26,8 @@ pub(super) const LEDGER: &str = "bank/ledger";
 pub(super) const WEB: Caller = caller("shop/web", Some("west"), [127, 1, 0, 10]);
 /// Has a resolver that gives addresses.
 pub(super) const MOBILE: Caller = caller("shop/mobile", Some("west"), [127, 1, 0, 11]);
+/// May call nothing until `strait allow` says otherwise.
+pub(super) const RETURNS: Caller = caller("shop/returns", Some("west"), [127, 1, 0, 13]);
 /// Its sidecar runs without mTLS.
 pub(super) const LEGACY: Caller = caller("shop/legacy", Some("west"), [127, 1, 0, 12]);
 /// May call the ledger and nothing else.
@@ -37,7 +40,7 @@ pub(super) const INTERN: Caller = caller("shop/intern", Some("north"), [127, 4, 
 pub(super) const STRANGER: Caller = caller("shop/stranger", None, [127, 66, 0, 66]);
 
 /// All of them.
-const CALLERS: [Caller; 7] = [WEB, MOBILE, LEGACY, TELLER, COURIER, INTERN, STRANGER];
+const CALLERS: [Caller; 8] = [WEB, MOBILE, LEGACY, RETURNS, TELLER, COURIER, INTERN, STRANGER];
 
 /// What east says of north, and
 pub(super) const NORTH_CLOSED: &str = "{ cluster: north, apps: [shop/auditor] }";
@@ -182,6 +185,10 @@ impl Plan {
         let begin = async |name, places, text: &str, apps| {
             Box::pin(Cluster::start(name, folder.path(), places, text, apps)).await
         };
+        // A store whose folder is not there would be an outage.
+        let documents = folder.path().join("west").join("allowed");
+        fs::create_dir_all(&documents)
+            .map_err(|source| DemoError::File { path: documents, source })?;
         let (east_apps, south_apps) = (self.apps_in_east, self.apps_in_south);
         Ok(World {
             east: begin("east", self.east, &east, east_apps).await?,

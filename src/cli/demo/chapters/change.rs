@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{DemoError, Report, Stage, callers};
+use super::{DemoError, Report, Stage, callers, untouched};
 use crate::cli::demo::caller::Expected;
 use crate::cli::demo::flow::Flow;
 use crate::cli::demo::report::short;
@@ -23,13 +23,6 @@ pub(super) async fn tell(stage: &mut Stage, report: &mut Report<'_>) -> Result<(
     let told = stage.call(&intern, Expected::Arrives).await;
     report.call(&told, &format!("In force {} after the file was saved.", short(took)))?;
     flow.answered("east", BESIDE, Instant::now()).await?;
-    let seen = flow.stop().await;
-    let broken = seen.iter().filter(|it| it.by.is_err() || it.anew).count();
-    let line = format!(
-        "{} other calls meanwhile, on connections that are kept: {broken} of these were cut",
-        seen.len()
-    );
     let shows = "A change builds a new table beside the old one and swaps a pointer. Connections that live keep what they have.";
-    report.verdict(broken == 0, &line, shows)?;
-    Ok(())
+    untouched(&flow.stop().await, shows, report)
 }

@@ -6,11 +6,13 @@ mod by_name;
 mod change;
 mod directly;
 mod failover;
+mod permission;
 mod plaintext;
 mod refused;
 
 use super::DemoError;
 use super::caller::{Conversation, Line};
+use super::flow::Seen;
 use super::report::Report;
 use super::stage::Stage;
 use super::world::{MOBILE, ORDERS, WEB};
@@ -23,6 +25,7 @@ pub(super) async fn tell(stage: &mut Stage, report: &mut Report<'_>) -> Result<(
     plaintext::tell(stage, report).await?;
     Box::pin(refused::tell(stage, report)).await?;
     Box::pin(change::tell(stage, report)).await?;
+    Box::pin(permission::tell(stage, report)).await?;
     Box::pin(failover::tell(stage, report)).await
 }
 
@@ -37,4 +40,15 @@ async fn callers(stage: &Stage) -> Result<Vec<(Line, Conversation)>, DemoError> 
         callers.push((line, open));
     }
     Ok(callers)
+}
+
+/// Whether those who called on while something was changed have noticed nothing.
+fn untouched(seen: &[Seen], shows: &str, report: &mut Report<'_>) -> Result<(), DemoError> {
+    let broken = seen.iter().filter(|it| it.by.is_err() || it.anew).count();
+    let line = format!(
+        "{} other calls meanwhile, on connections that are kept: {broken} of these were cut or misdelivered",
+        seen.len()
+    );
+    report.verdict(broken == 0, &line, shows)?;
+    Ok(())
 }
