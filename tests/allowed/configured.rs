@@ -55,7 +55,8 @@ fn the_clusters_list_bounds_what_documents_and_imports_admit() {
 
 #[test]
 fn with_required_nothing_but_documents_admits() {
-    let import = "imports: [{ app: shop/orders, clusters: [east], allow: any }]\n";
+    let import = "imports: [{ app: shop/orders, clusters: [east], allow: any }]\n\
+        services: [{ name: traces.mesh.example, port: 9411, endpoints: [192.0.2.1], import: { clusters: [west], allow: any } }]\n";
     let world = World::start(import, &[]);
     world.waits_for(NOBODY, ORDERS, "east");
     let required = format!("{}{import}allowedApps: {{ {STORE}, required: true }}\n", world.base);
@@ -64,6 +65,11 @@ fn with_required_nothing_but_documents_admits() {
     world.waits_for_refusal(BATCH, ORDERS);
     let expected = "the allowed apps of shop/batch do not have shop/orders, and with `allowedApps.required` nothing else admits";
     world.waits_for_reason("denied", expected);
+    // A service is no app, and no document can have it.
+    let admin = world.west.admin();
+    let service = ["explain", "traces.mesh.example", "--admin", &admin, "--from", "127.0.0.5"];
+    let told = strait(&service, world.west.folder());
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stdout));
     let checked = strait(&["check", world.west.config().to_str().unwrap()], world.west.folder());
     let told = String::from_utf8_lossy(&checked.stderr).into_owned();
     assert!(checked.status.success() && told.contains("this `allow` is without effect"), "{told}");
