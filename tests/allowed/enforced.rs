@@ -81,6 +81,11 @@ fn a_document_alone_gives_an_egress_address() {
         egress["address"].as_str()?.parse().ok().filter(|_| egress["trouble"].is_null())
     };
     let address: std::net::SocketAddr = wait_for("the app has an egress address", address);
+    let discovered = world.west.get("/v1/discover/shop/frontend").unwrap();
+    let discovered: serde_json::Value = serde_json::from_slice(&discovered.body).unwrap();
+    let orders = discovered["apps"].as_array().unwrap();
+    let orders = orders.iter().find(|app| app["app"] == "shop/orders").unwrap();
+    assert_eq!(orders["egress"], serde_json::json!([address.to_string()]));
     let open = |source| {
         dial_from(source, address).and_then(|stream| handshake(stream, ORDERS, &world.tls))
     };
