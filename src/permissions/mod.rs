@@ -1,6 +1,6 @@
 //! Allowed apps: which apps of other clusters each app may call, kept in a configuration store.
 //!
-//! [`format`] is a document as text; [`store`] is where documents are kept; [`follow`] keeps those in force that a store has;
+//! [`mod@format`] is a document as text; [`store`] is where documents are kept; [`follow`] keeps those in force that a store has;
 //! [`service`] is what can be done with them, and [`api`] offers that over HTTP.
 
 pub mod api;
