@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::permissions::store::{Doing, Told};
+use crate::permissions::store::{Doing, Told, versions};
 
 /// A store whose versions count its writes.
 #[derive(Default)]
@@ -42,12 +42,7 @@ impl Memory {
 
     fn check(there: Option<usize>, expected: &Expected) -> Result<(), StoreError> {
         let there = there.map(|version| Version::from(&*version.to_string()));
-        let holds = match expected {
-            Expected::Anything => true,
-            Expected::Nothing => there.is_none(),
-            Expected::Version(version) => there.as_ref() == Some(version),
-        };
-        if holds { Ok(()) } else { Err(StoreError::Conflict(there)) }
+        versions::check(expected, there.as_ref())
     }
 }
 

@@ -8,7 +8,7 @@ mod file;
 mod postgresql;
 mod redis;
 mod teller;
-mod versions;
+pub(super) mod versions;
 
 use std::future::Future;
 use std::pin::Pin;

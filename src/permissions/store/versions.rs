@@ -34,7 +34,10 @@ pub(super) fn next(now: Option<&str>) -> u64 {
 }
 
 /// Whether what is there is what was expected.
-pub(super) fn check(expected: &Expected, now: Option<&Version>) -> Result<(), StoreError> {
+pub(in crate::permissions) fn check(
+    expected: &Expected,
+    now: Option<&Version>,
+) -> Result<(), StoreError> {
     let as_expected = match expected {
         Expected::Anything => true,
         Expected::Nothing => now.is_none(),
