@@ -54,12 +54,16 @@ fn health(endpoint: &Arc<Endpoint>, live: bool) -> &'static str {
     if live { endpoint.health().label() } else { "unknown" }
 }
 
-pub(super) fn absent(endpoint: &str, absence: Absence, live: bool) -> AbsentEndpoint {
-    let offline = absence == Absence::Unresolved && !live;
-    let because = if offline {
-        "its DNS name is not resolved offline".to_owned()
-    } else {
-        absence.to_string()
-    };
-    AbsentEndpoint { endpoint: endpoint.into(), because }
+/// What of a route cannot be dialled, and why.
+pub(super) fn absent(route: &Route, live: bool) -> Vec<AbsentEndpoint> {
+    let told = route.absent.iter().map(|(endpoint, absence)| {
+        let offline = *absence == Absence::Unresolved && !live;
+        let because = if offline {
+            "its DNS name is not resolved offline".to_owned()
+        } else {
+            absence.to_string()
+        };
+        AbsentEndpoint { endpoint: endpoint.to_string(), because }
+    });
+    told.collect()
 }

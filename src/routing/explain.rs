@@ -57,7 +57,7 @@ pub fn explain(table: &Table, written: &str, asker: &Asker, live: bool) -> Expla
         priorities: priorities(found.route, judged.standing(side), live),
         policy: Some(judged.into()),
         egress: EgressAnswer::of(table, found.route),
-        absent: found.route.absent.iter().map(|(at, why)| absent(at, *why, live)).collect(),
+        absent: absent(found.route, live),
         ..Explanation::blank(written, verdict, hint)
     })
 }
@@ -99,7 +99,7 @@ fn explain_address(
         route: Some(matched),
         priorities: priorities(route, judged.standing(Some(side)), live),
         policy: Some(judged.into()),
-        absent: route.absent.iter().map(|(at, why)| absent(at, *why, live)).collect(),
+        absent: absent(route, live),
         ..Explanation::blank(written, verdict, hint)
     }
 }
